@@ -1,0 +1,178 @@
+//! What goes through the log, and what comes out of applying it.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::policy::{Owner, Policy, PolicyId, PolicyName};
+use crate::time::ClusterTime;
+
+/// The 128-bit identity of a counter: a keyed hash of policy, limit name, algorithm, `countBy` keys and their values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CounterId(pub [u8; 16]);
+
+/// A session: one run of one node's process, named by a random number drawn at its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SessionId(pub u64);
+
+/// The number of a part within its session, counted up from 1 by the node that sends it.
+pub type Sequence = u64;
+
+/// One log entry: parts from one or more nodes under one stamp.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// The leader's cluster time when it closed the batch.
+    pub stamp: ClusterTime,
+    /// Applied in order. Empty in a tick.
+    pub parts: Vec<Part>,
+}
+
+/// What one node put into a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Part {
+    /// Opens a session; any earlier session of the node ends. Refused when `boot` is below the highest seen.
+    OpenSession {
+        /// The node's Raft id.
+        node: u64,
+        /// The node's boot counter, which only grows on one disk.
+        boot: u64,
+        /// The session's name.
+        session: SessionId,
+    },
+    /// Commands that count once, however often the part is sent.
+    Commands {
+        /// The session it belongs to.
+        session: SessionId,
+        /// Its number within the session.
+        sequence: Sequence,
+        /// Applied in order. Shared, because a part is kept for a resend while it is on its way.
+        commands: Arc<Vec<Command>>,
+    },
+    /// Raises the feature level of the whole cluster; a lower or equal one changes nothing.
+    RaiseFeatureLevel(u32),
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Evaluate all charges; charge all, or none.
+    Decide {
+        /// The domain's policy revision at which the charges were matched.
+        revision: u64,
+        /// The number of the domain in the policy table is found through the policies named; never empty.
+        charges: Vec<Charge>,
+    },
+    /// Forget what the named counters hold.
+    Reset {
+        /// As in `Decide`.
+        revision: u64,
+        /// As in `Decide`; hits are ignored.
+        charges: Vec<Charge>,
+    },
+    /// Change policies.
+    ChangePolicies(PolicyChange),
+}
+
+/// What one matched policy is to be charged for one descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Charge {
+    /// The policy.
+    pub policy: PolicyId,
+    /// Which of its overrides holds.
+    pub overridden: Option<u16>,
+    /// 0 looks, below zero gives back.
+    pub hits: i64,
+    /// One for each limit of the policy, in its order.
+    pub counters: Vec<CounterId>,
+}
+
+/// A change of policies by one owner, effective at one revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PolicyChange {
+    /// Create or replace these.
+    Put(Owner, Vec<Policy>),
+    /// Remove these; one that does not exist is no error.
+    Delete(Owner, Vec<PolicyName>),
+    /// The owner's policies are exactly these from now on.
+    ReplaceAll(Owner, Vec<Policy>),
+}
+
+/// What a part came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PartOutcome {
+    /// Applied, now or when it first came: one outcome for each command.
+    Applied(Arc<Vec<Outcome>>),
+    /// A session was opened or a feature level is reached.
+    Done,
+    /// The session is not (or no longer) open; nothing was charged.
+    UnknownSession,
+    /// The sequence number lies below the window of results kept; nothing was charged by this copy of the part.
+    SequenceTooOld,
+    /// A boot counter below the highest seen: the node runs on an older copy of its disk.
+    OlderDisk {
+        /// The highest boot counter seen for the node.
+        highest: u64,
+    },
+}
+
+/// What a command came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// A decision.
+    Decided(Decision),
+    /// The policies changed since the request was matched; match again. Nothing was charged.
+    Rematch,
+    /// A new counter is needed and the policy has used up its share; nothing was charged.
+    CountersFull(PolicyId),
+    /// The counters named are as if never used.
+    Reset,
+    /// What a change of policies came to.
+    Policies(PolicyOutcome),
+}
+
+/// Admitted or denied, and where each limit stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Whether every enforced limit admits.
+    pub admitted: bool,
+    /// Charge by charge, each limit in its policy's order.
+    pub limits: Vec<LimitState>,
+}
+
+/// Where a limit stands after a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitState {
+    /// Hits left now.
+    pub remaining: u64,
+    /// Nanoseconds until all of the limit is available again if nothing more is charged.
+    pub reset_ns: u64,
+    /// Nanoseconds until the same request would be admitted by this limit; 0 when it admits now, `u64::MAX` when it
+    /// never can (more hits than the limit holds).
+    pub retry_ns: u64,
+    /// Whether this limit stands against the request (a shadow policy's too).
+    pub exceeded: bool,
+}
+
+/// What a change of policies came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PolicyOutcome {
+    /// In force from the revision named. The same policies again change nothing and keep the revision.
+    Applied {
+        /// The revision of the whole policy table.
+        revision: u64,
+    },
+    /// Nothing was changed.
+    Conflict(PolicyConflict),
+}
+
+/// Why a change of policies was refused as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PolicyConflict {
+    /// Another owner holds it.
+    OwnedBy(PolicyName, Owner),
+    /// More policies than [`crate::policy`] allows.
+    TooMany {
+        /// The most there may be.
+        max: u32,
+    },
+}
