@@ -26,10 +26,7 @@ impl Request {
     pub fn of_client(client_id: &str) -> Self {
         Self {
             domain: "default".to_owned(),
-            descriptors: vec![Descriptor {
-                entries: vec![("client_id".to_owned(), client_id.to_owned())],
-                hits: None,
-            }],
+            descriptors: vec![Descriptor { entries: vec![("client_id".to_owned(), client_id.to_owned())], hits: None }],
             hits: 1,
         }
     }

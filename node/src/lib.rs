@@ -1,1 +1,15 @@
-//! placeholder
+//! A limiter node.
+//!
+//! Data flows one way: a door ([`doors`]) turns a wire request into a `Request`, the rules of the replicated state
+//! say which policies apply, [`admission`] gets a decision through [`consensus`], the door words it. [`gossip`] finds
+//! the other nodes; it never decides who votes.
+//!
+//! Everything below the doors is generic over a [`Platform`](platform::Platform) and reaches network and disk only
+//! through the traits of [`transport`], [`gossip`] and [`storage`], so that the simulator runs this very code.
+
+pub mod admission;
+pub mod consensus;
+pub mod gossip;
+pub mod platform;
+pub mod storage;
+pub mod transport;

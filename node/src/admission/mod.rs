@@ -1,0 +1,1 @@
+//! Requests to decisions: parts, forwarding to the leader, deadlines.

@@ -1,0 +1,58 @@
+//! Where the node runs: tokio in the product, a seeded simulator in tests.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::Duration;
+
+use openraft_rt::{AsyncRuntime, Instant};
+
+/// The runtime that tasks, timers, the monotonic clock and randomness come from.
+///
+/// Rules that keep the code below the doors deterministic: no other source of time or randomness, no
+/// `tokio::select!` without `biased`, no `tokio::sync::watch` (it wakes in random order), no map with a random hasher
+/// whose order shows, no blocking call outside the storage traits.
+pub trait Platform: Copy + Debug + Default + Eq + Ord + Send + Sync + 'static {
+    /// The runtime behind it.
+    type Rt: AsyncRuntime;
+
+    /// Starts a task; it goes on when the handle is dropped.
+    fn spawn<T>(future: T) -> <Self::Rt as AsyncRuntime>::JoinHandle<T::Output>
+    where
+        T: Future + Send + 'static,
+        T::Output: Send + 'static,
+    {
+        Self::Rt::spawn(future)
+    }
+
+    /// Waits.
+    fn sleep(span: Duration) -> <Self::Rt as AsyncRuntime>::Sleep {
+        Self::Rt::sleep(span)
+    }
+
+    /// The monotonic clock.
+    fn now() -> <Self::Rt as AsyncRuntime>::Instant {
+        <Self::Rt as AsyncRuntime>::Instant::now()
+    }
+
+    /// Waits for `future`, at most `span`; `None` when the time ran out.
+    fn timeout<F: Future + Send>(span: Duration, future: F) -> impl Future<Output = Option<F::Output>> + Send
+    where
+        F::Output: Send,
+    {
+        async move { Self::Rt::timeout(span, future).await.ok() }
+    }
+
+    /// A random number.
+    fn random() -> u64 {
+        use rand::Rng as _;
+        Self::Rt::thread_rng().next_u64()
+    }
+}
+
+/// The product's platform.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tokio;
+
+impl Platform for Tokio {
+    type Rt = openraft::impls::TokioRuntime;
+}

@@ -1,0 +1,40 @@
+//! Who a node is: a random id, made once for each empty disk, and what it promised.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The random name of a cluster, made at its founding; shown as hex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ClusterId(pub u64);
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A promise to found one cluster with exactly these members, and no other. It is on the disk before it is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Raft id and name of each founding member.
+    pub members: BTreeMap<u64, String>,
+}
+
+/// What `node.json` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The Raft id: random, never reused, lost with the disk.
+    pub node: u64,
+    /// The member's name; an address, not an identity.
+    pub name: String,
+    /// Counts the starts of this disk from 1; on the disk before anything is sent.
+    pub boot: u64,
+    /// The cluster this node belongs to, once it does.
+    pub cluster: Option<ClusterId>,
+    /// What it promised while its cluster was founded.
+    pub promise: Option<Promise>,
+}

@@ -1,0 +1,135 @@
+//! What a node keeps on its disk: the log, snapshots and its identity, each behind a small trait.
+//!
+//! The product's implementations are files; the simulator's model loses what was not flushed. Both are held to the
+//! same suite. No openraft type appears in what is written.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+mod identity;
+
+pub use identity::{ClusterId, Identity, Promise};
+
+/// The position of a record in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogId {
+    /// The term of the leader that wrote it.
+    pub term: u64,
+    /// Its index, counted from 0.
+    pub index: u64,
+}
+
+/// A vote, as Raft keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vote {
+    /// The term.
+    pub term: u64,
+    /// The node voted for: itself, or the candidate it granted.
+    pub node: u64,
+    /// Whether a quorum granted it.
+    pub committed: bool,
+}
+
+/// One entry of the log. The payload is versioned by whoever made it; the store does not look inside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Where it stands.
+    pub id: LogId,
+    /// What it says.
+    pub payload: Bytes,
+}
+
+/// What the log holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogState {
+    /// The last vote saved.
+    pub vote: Option<Vote>,
+    /// The last committed position saved: a hint for restarts, it may lag.
+    pub committed: Option<LogId>,
+    /// Everything up to here was purged.
+    pub purged: Option<LogId>,
+    /// The last record; the purged position when nothing stands behind it.
+    pub last: Option<LogId>,
+}
+
+/// Called once when all that was written before the flush is on the disk, or with the error that prevented it.
+pub type FlushDone = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// A Raft log on a disk. Calls only queue; nothing is durable before a later [`flush`](LogStore::flush) reports so.
+/// Order is kept: a vote and entries written in one order become durable in that order.
+pub trait LogStore: Send + Sync + 'static {
+    /// What the log holds, as written so far.
+    fn state(&self) -> LogState;
+    /// Adds records behind the last one, without a gap.
+    ///
+    /// # Errors
+    /// When the disk refuses; the node must stop then.
+    fn append(&self, records: Vec<Record>) -> io::Result<()>;
+    /// Saves a vote.
+    ///
+    /// # Errors
+    /// As [`append`](LogStore::append).
+    fn save_vote(&self, vote: Vote) -> io::Result<()>;
+    /// Saves the committed position.
+    ///
+    /// # Errors
+    /// As [`append`](LogStore::append).
+    fn save_committed(&self, committed: Option<LogId>) -> io::Result<()>;
+    /// Drops every record behind `last`; all of them for `None`.
+    ///
+    /// # Errors
+    /// As [`append`](LogStore::append).
+    fn truncate_after(&self, last: Option<LogId>) -> io::Result<()>;
+    /// Drops every record up to and including `upto`.
+    ///
+    /// # Errors
+    /// As [`append`](LogStore::append).
+    fn purge(&self, upto: LogId) -> io::Result<()>;
+    /// Reads records by index; those that are not there are left out.
+    ///
+    /// # Errors
+    /// When the disk cannot be read or what it holds is damaged.
+    fn read(&self, range: Range<u64>) -> io::Result<Vec<Record>>;
+    /// Makes all that was written so far durable, then calls `done`, from any thread.
+    fn flush(&self, done: FlushDone);
+}
+
+/// Makes a snapshot's bytes; runs where blocking is allowed.
+pub type ProduceImage = Box<dyn FnOnce() -> Vec<u8> + Send>;
+
+/// Where the last snapshot is kept. An image is opaque here; it is stored with a checksum of the file's own.
+pub trait SnapshotStore: Send + Sync + 'static {
+    /// Replaces the snapshot, durably and as a whole: after a crash there is the old one or the new one.
+    fn save(&self, produce: ProduceImage) -> BoxFuture<'static, io::Result<Bytes>>;
+    /// The last snapshot saved.
+    fn load(&self) -> BoxFuture<'static, io::Result<Option<Bytes>>>;
+}
+
+/// Where a node's identity is kept. Calls block until the identity is on the disk; it changes a few times in a life.
+pub trait IdentityStore: Send + Sync + 'static {
+    /// The identity, or `None` on an empty disk.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is damaged.
+    fn load(&self) -> io::Result<Option<Identity>>;
+    /// Replaces it, durably and as a whole.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    fn save(&self, identity: &Identity) -> io::Result<()>;
+}
+
+/// All that a node keeps.
+#[derive(Clone)]
+pub struct Disk {
+    /// The Raft log.
+    pub log: Arc<dyn LogStore>,
+    /// The last snapshot.
+    pub snapshots: Arc<dyn SnapshotStore>,
+    /// Who the node is.
+    pub identity: Arc<dyn IdentityStore>,
+}
