@@ -1,1 +1,9 @@
-//! placeholder
+//! Whole-system tests: what they share.
+//!
+//! [`cluster`] runs local clusters of the product's processes, [`client`] talks to them, [`load`] puts load on them.
+//! The tests themselves are in `tests/`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this crate is test code")]
+
+pub mod client;
+pub mod cluster;
+pub mod load;

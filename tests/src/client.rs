@@ -1,0 +1,422 @@
+//! A keep-alive HTTP/1.1 client, and typed helpers for the node's API. It shares no type with the product: a changed word
+//! on the wire must fail a test.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+/// Longer than the 3 s after which a node itself gives up.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// A request without an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// It was never sent.
+    NotSent(String),
+    /// It may have been acted upon.
+    Unknown(String),
+}
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSent(reason) => write!(f, "not sent: {reason}"),
+            Self::Unknown(reason) => write!(f, "sent, but no answer: {reason}"),
+        }
+    }
+}
+
+/// An HTTP answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// The body as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body read as JSON.
+    ///
+    /// # Panics
+    /// It is not JSON of this shape.
+    #[must_use]
+    pub fn json<T: DeserializeOwned>(&self) -> T {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {} {}", self.status, self.text()))
+    }
+
+    /// A header's value, empty without it.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The answer itself when it has this status.
+    ///
+    /// # Panics
+    /// It has another.
+    #[must_use]
+    pub fn expect_status(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.text());
+        self
+    }
+}
+
+/// What became of one request for admission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It may go on.
+    Admitted,
+    /// It may not; nothing was charged.
+    Denied,
+    /// The node says that it does not know.
+    Unavailable,
+    /// No answer, or one that is none of the above; it may have been charged.
+    Failed,
+}
+
+impl Outcome {
+    /// Reads the answer of `/rate/increment` or of one `/v1/check`.
+    #[must_use]
+    pub fn of(answer: &Answer) -> Self {
+        let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        match (answer.status, body.get("result").or(body.get("admitted")).and_then(Value::as_bool)) {
+            (200, Some(true)) => Self::Admitted,
+            (200 | 429 | 403, Some(false)) => Self::Denied,
+            (503, _) => Self::Unavailable,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// One connection at a time: kept while it lasts, opened anew when it does not, to the next target when the current one
+/// refuses it or has closed it in an orderly way.
+#[derive(Debug)]
+pub struct Client {
+    targets: Vec<SocketAddr>,
+    current: usize,
+    last: usize,
+    sender: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl Client {
+    /// A client of one node. Connects with the first request.
+    #[must_use]
+    pub fn new(target: SocketAddr) -> Self {
+        Self::across(vec![target], 0)
+    }
+
+    /// A client that starts at `targets[first]` and goes on to the next one whenever it must.
+    #[must_use]
+    pub fn across(targets: Vec<SocketAddr>, first: usize) -> Self {
+        let current = first % targets.len();
+        Self { targets, current, last: current, sender: None }
+    }
+
+    /// The index of the target that the last request was for.
+    #[must_use]
+    pub fn last_target(&self) -> usize {
+        self.last
+    }
+
+    /// Sends a request and reads the whole answer. A request that was surely not sent is tried once at each target.
+    ///
+    /// # Errors
+    /// There is no answer within 6 s, the connection broke, or no target took it.
+    pub async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Answer, Unanswered> {
+        let mut reason = String::new();
+        // Once more than there are targets: the first try may find a kept connection closed.
+        for _ in 0..=self.targets.len() {
+            match tokio::time::timeout(ANSWER_TIMEOUT, self.try_send(&method, path, &body)).await {
+                Ok(Err(Unanswered::NotSent(why))) => reason = why,
+                Ok(result) => return result,
+                Err(_) => {
+                    self.move_on();
+                    return Err(Unanswered::Unknown(format!("nothing within {ANSWER_TIMEOUT:?}")));
+                }
+            }
+        }
+        Err(Unanswered::NotSent(reason))
+    }
+
+    async fn try_send(&mut self, method: &Method, path: &str, body: &Bytes) -> Result<Answer, Unanswered> {
+        self.last = self.current;
+        let target = self.targets[self.last];
+        let mut sender = match self.sender.take() {
+            Some(sender) => sender,
+            None => connect(target).await.map_err(|reason| {
+                self.move_on();
+                Unanswered::NotSent(reason)
+            })?,
+        };
+        sender.ready().await.map_err(|error| Unanswered::NotSent(error.to_string()))?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, target.to_string())
+            .header(CONTENT_TYPE, if body.starts_with(b"{") { "application/json" } else { "application/yaml" })
+            .body(Full::new(body.clone()))
+            .map_err(|error| Unanswered::NotSent(error.to_string()))?;
+        let response = sender.try_send_request(request).await.map_err(|mut failure| {
+            if failure.take_message().is_some() {
+                return Unanswered::NotSent(failure.into_error().to_string());
+            }
+            self.move_on();
+            Unanswered::Unknown(format!("{:?}", failure.into_error()))
+        })?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.into_body().collect().await.map_err(|error| {
+            self.move_on();
+            Unanswered::Unknown(error.to_string())
+        })?;
+        if headers.get(CONNECTION).is_some_and(|value| value == "close") {
+            self.move_on();
+        } else {
+            self.sender = Some(sender);
+        }
+        Ok(Answer { status: status.as_u16(), headers, body: body.to_bytes() })
+    }
+
+    fn move_on(&mut self) {
+        self.sender = None;
+        self.current = (self.current + 1) % self.targets.len();
+    }
+
+    /// `GET`.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn get(&mut self, path: &str) -> Result<Answer, Unanswered> {
+        self.send(Method::GET, path, Bytes::new()).await
+    }
+
+    /// `POST`, with a JSON body unless it is null.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn post(&mut self, path: &str, body: &Value) -> Result<Answer, Unanswered> {
+        let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
+        self.send(Method::POST, path, body).await
+    }
+
+    /// `POST /rate/increment`.
+    pub async fn increment(&mut self, client_id: &str) -> Outcome {
+        let answer = self.post(&format!("/rate/increment?client_id={client_id}"), &Value::Null).await;
+        answer.map_or(Outcome::Failed, |answer| Outcome::of(&answer))
+    }
+
+    /// `GET /rate/check`.
+    ///
+    /// # Errors
+    /// There is no answer, or its status is not 200.
+    pub async fn check(&mut self, client_id: &str) -> Result<RateCheck, String> {
+        read(self.get(&format!("/rate/check?client_id={client_id}")).await)
+    }
+
+    /// `POST /v1/check` with one descriptor. Hits 0 peeks.
+    ///
+    /// # Errors
+    /// There is no answer, or its status is neither 200 nor 429.
+    pub async fn v1_check(&mut self, entries: &[(&str, &str)], hits: i64) -> Result<Check, String> {
+        let answer = self.post("/v1/check", &check_body(entries, hits)).await;
+        match answer {
+            Ok(answer) if matches!(answer.status, 200 | 429) => Ok(answer.json()),
+            other => read(other),
+        }
+    }
+
+    /// `PUT /v1/policies/{ns}/{name}`; only on the admin port. Returns the revision.
+    ///
+    /// # Errors
+    /// There is no answer, or its status is not 2xx.
+    pub async fn put_policy(&mut self, policy: &Value) -> Result<u64, String> {
+        let name = policy["metadata"]["name"].as_str().unwrap_or_default();
+        let namespace = policy["metadata"]["namespace"].as_str().unwrap_or("default");
+        let path = format!("/v1/policies/{namespace}/{name}");
+        let changed: Changed = read(self.send(Method::PUT, &path, policy.to_string().into()).await)?;
+        Ok(changed.revision)
+    }
+
+    /// `DELETE /v1/policies/{ns}/{name}`; only on the admin port. Returns the revision.
+    ///
+    /// # Errors
+    /// There is no answer, or its status is not 2xx.
+    pub async fn delete_policy(&mut self, namespace: &str, name: &str) -> Result<u64, String> {
+        let path = format!("/v1/policies/{namespace}/{name}");
+        let changed: Changed = read(self.send(Method::DELETE, &path, Bytes::new()).await)?;
+        Ok(changed.revision)
+    }
+
+    /// `GET /v1/cluster`.
+    ///
+    /// # Errors
+    /// There is no answer, or its status is not 200.
+    pub async fn cluster_status(&mut self) -> Result<ClusterStatus, String> {
+        read(self.get("/v1/cluster").await)
+    }
+
+    /// The stats of `GET /raft/stats`.
+    ///
+    /// # Errors
+    /// There is no answer, or its status is not 200.
+    pub async fn stats(&mut self) -> Result<BTreeMap<String, String>, String> {
+        #[derive(Deserialize)]
+        struct Stats {
+            stats: BTreeMap<String, String>,
+        }
+        Ok(read::<Stats>(self.get("/raft/stats").await)?.stats)
+    }
+}
+
+async fn connect(target: SocketAddr) -> Result<SendRequest<Full<Bytes>>, String> {
+    let stream = TcpStream::connect(target).await.map_err(|error| format!("{target}: {error}"))?;
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    // It ends with the connection; whoever waits for an answer learns why.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+fn read<T: DeserializeOwned>(answer: Result<Answer, Unanswered>) -> Result<T, String> {
+    let answer = answer.map_err(|unanswered| unanswered.to_string())?;
+    if !StatusCode::from_u16(answer.status).is_ok_and(|status| status.is_success()) {
+        return Err(format!("{} {}", answer.status, answer.text()));
+    }
+    Ok(answer.json())
+}
+
+/// The answer of `/rate/check`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateCheck {
+    /// The smallest remaining of all limits that apply.
+    pub remaining_quota: Option<u64>,
+    /// Whether one more would be admitted.
+    pub result: bool,
+}
+
+/// The answer of `/v1/check`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Check {
+    /// Whether the request may go on.
+    pub admitted: bool,
+    /// Where each limit stands.
+    pub limits: Vec<LimitStatus>,
+    /// The revision it was judged by.
+    pub revision: u64,
+}
+
+impl Check {
+    /// The status of a limit of a policy.
+    ///
+    /// # Panics
+    /// It did not apply.
+    #[must_use]
+    pub fn limit(&self, policy: &str, name: &str) -> &LimitStatus {
+        let found = self.limits.iter().find(|limit| limit.policy == policy && limit.name == name);
+        found.unwrap_or_else(|| panic!("no limit {policy} {name} in {self:?}"))
+    }
+}
+
+/// Where a limit stands.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitStatus {
+    /// `namespace/name`.
+    pub policy: String,
+    /// The limit's name.
+    pub name: String,
+    /// Hits per window.
+    pub limit: u64,
+    /// Hits left.
+    pub remaining: u64,
+    /// Seconds until all is available again.
+    pub reset_seconds: u64,
+}
+
+/// The answer to a change of policies.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+struct Changed {
+    revision: u64,
+}
+
+/// The answer of `/v1/cluster`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterStatus {
+    /// Hex digits.
+    pub cluster_id: String,
+    /// The leader's id.
+    pub leader: Option<String>,
+    /// Its term.
+    pub term: u64,
+    /// The policies' revision.
+    pub revision: u64,
+    /// The committed members.
+    pub members: Vec<Member>,
+}
+
+impl ClusterStatus {
+    /// How many members have a role.
+    #[must_use]
+    pub fn count(&self, role: &str) -> usize {
+        self.members.iter().filter(|member| member.role == role).count()
+    }
+}
+
+/// One member.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Its Raft id, hex digits.
+    pub id: String,
+    /// `Voter` or `Learner`.
+    pub role: String,
+    /// Whether the node asked hears of it.
+    pub reachable: bool,
+}
+
+/// The body of a `/v1/check` with one descriptor.
+#[must_use]
+pub fn check_body(entries: &[(&str, &str)], hits: i64) -> Value {
+    let entries: Vec<_> = entries.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
+    json!({"descriptors": [entries], "hits": hits})
+}
+
+/// A policy in the namespace `default` that counts each client by itself, for clients whose id starts with `prefix`.
+#[must_use]
+pub fn policy(name: &str, prefix: &str, limits: &Value) -> Value {
+    json!({
+        "apiVersion": "quorate.dev/v1alpha1",
+        "kind": "QuotaPolicy",
+        "metadata": {"name": name},
+        "spec": {"match": [{"key": "client_id", "prefix": prefix}], "countBy": ["client_id"], "limits": limits},
+    })
+}
+
+/// One limit of a policy, named `only`.
+#[must_use]
+pub fn limit(algorithm: &str, limit: u64, window: &str) -> Value {
+    json!({"name": "only", "algorithm": algorithm, "limit": limit, "window": window})
+}
