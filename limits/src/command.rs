@@ -104,7 +104,8 @@ pub enum PartOutcome {
     Applied(Arc<Vec<Outcome>>),
     /// A session was opened or a feature level is reached.
     Done,
-    /// The session is not (or no longer) open; nothing was charged.
+    /// The session is not (or no longer) open; nothing was charged. To `OpenSession`: there are already
+    /// [`crate::sessions::SESSIONS_MAX`] nodes, or another node has drawn this name; it was not opened.
     UnknownSession,
     /// The sequence number lies below the window of results kept; nothing was charged by this copy of the part.
     SequenceTooOld,
@@ -170,7 +171,7 @@ pub enum PolicyOutcome {
 pub enum PolicyConflict {
     /// Another owner holds it.
     OwnedBy(PolicyName, Owner),
-    /// More policies than [`crate::policy`] allows.
+    /// More policies than [`Policy::COUNT_MAX`].
     TooMany {
         /// The most there may be.
         max: u32,

@@ -7,17 +7,34 @@
 //! A request goes through it in three steps: [`Rules::match_request`] finds the policies that apply and names the
 //! counters, a [`Command`] carries those names through the log, [`StateMachine::apply`] decides.
 
+#![deny(clippy::float_arithmetic)]
+
+pub mod algorithm;
+pub mod autopilot;
+pub mod codec;
 pub mod command;
+mod conditions;
+mod counters;
+mod decide;
+pub mod machine;
+pub mod matcher;
 pub mod policy;
+mod policy_table;
 pub mod request;
+pub mod sessions;
+pub mod snapshot;
 pub mod time;
 
+pub use codec::{CodecError, decode_outcomes, encode_outcomes};
 pub use command::{
     Batch, Charge, Command, CounterId, Decision, LimitState, Outcome, Part, PartOutcome, PolicyChange, PolicyConflict,
     PolicyOutcome, Sequence, SessionId,
 };
+pub use machine::{Settings, StateMachine};
+pub use matcher::{Matched, Rules};
 pub use policy::{
     Algorithm, Enforcement, KeyMatch, Limit, OnUnavailable, Override, Owner, Policy, PolicyId, PolicyName, ValueMatch,
 };
 pub use request::{Descriptor, Request};
+pub use snapshot::{Frozen, SnapshotError};
 pub use time::ClusterTime;

@@ -63,6 +63,11 @@ impl Limit {
     pub const WINDOW_NS_MIN: u64 = 1_000_000;
 }
 
+impl Policy {
+    /// The most policies a cluster holds.
+    pub const COUNT_MAX: u32 = 16_384;
+}
+
 /// What the value of a descriptor's entry must be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ValueMatch {
@@ -98,7 +103,8 @@ pub struct Override {
 pub enum Enforcement {
     /// Deny it.
     Enforce,
-    /// Count and report it, deny nothing. A shadow policy's counters are charged as if it were alone.
+    /// Count and report it, deny nothing. Of the requests that are admitted it charges those that it would admit too, as
+    /// though it were enforced.
     Shadow,
     /// The policy takes no part.
     Disabled,

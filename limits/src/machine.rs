@@ -1,0 +1,237 @@
+//! The replicated state machine: policies, counters and sessions, and the only way to change them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Batch, Command, Outcome, Part, PartOutcome, PolicyChange};
+use crate::counters::Counters;
+use crate::decide::Write;
+use crate::matcher::Rules;
+use crate::policy_table::PolicyTable;
+use crate::sessions::{Admission, Sessions};
+use crate::snapshot::{Frozen, SnapshotError, State};
+use crate::time::ClusterTime;
+
+/// What a cluster is founded with. Fixed from then on, and part of the state.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Keys the hash that names counters, so that nobody can search for two clients that share one.
+    pub secret: [u8; 16],
+    /// The most counters there may be, at about 80 bytes each. One policy may hold a quarter of them.
+    pub counters_max: u64,
+}
+
+impl Settings {
+    /// Counters there may be unless told otherwise: about 320 MB.
+    pub const COUNTERS_MAX_DEFAULT: u64 = 4_000_000;
+}
+
+impl std::fmt::Debug for Settings {
+    /// Leaves out the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").field("counters_max", &self.counters_max).finish_non_exhaustive()
+    }
+}
+
+/// Counters looked at for expiry with each batch, whatever it holds.
+const SWEEP_BATCH: u64 = 256;
+/// And for each counter it creates: the expired ones never come to more than about an eighth of the live ones.
+const SWEEP_CREATED: u64 = 8;
+/// With an empty batch, when there is nothing else to do.
+const SWEEP_TICK: u64 = 4096;
+/// In addition after a new counter found no room, until the sweep has gone round once.
+const SWEEP_PRESSED: u64 = 16_384;
+
+/// The state of a cluster's limiter. Whoever applies the same batches (and the same memberships between them) holds the
+/// same state, to the byte.
+#[derive(Debug)]
+pub struct StateMachine {
+    state: State,
+    rules: Arc<Rules>,
+    /// Kept between decisions for its memory alone.
+    writes: Vec<Write>,
+}
+
+impl StateMachine {
+    /// The state at the founding: no policies, no counters, time 0.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self::from_state(State {
+            settings,
+            now: ClusterTime::default(),
+            feature_level: 0,
+            sweep_pressed: 0,
+            table: Arc::new(PolicyTable::default()),
+            sessions: Sessions::default(),
+            counters: Counters::default(),
+        })
+    }
+
+    fn from_state(state: State) -> Self {
+        let rules = Arc::new(Rules::new(state.settings.secret, Arc::clone(&state.table)));
+        Self { state, rules, writes: Vec::new() }
+    }
+
+    /// Applies a batch: one outcome for each part, in order.
+    ///
+    /// Time first moves to the batch's stamp, if that is later. Costs are linear in the batch's commands, but for a change
+    /// of policies, which costs a walk over the policies of the domains it touches.
+    pub fn apply(&mut self, batch: &Batch) -> Vec<PartOutcome> {
+        self.state.now = self.state.now.max(batch.stamp);
+        let counters_before = self.state.counters.len();
+        let mut touched = BTreeSet::new();
+        let outcomes = batch.parts.iter().map(|part| self.apply_part(part, &mut touched)).collect();
+        if !touched.is_empty() {
+            self.rules = Arc::new(self.rules.updated(Arc::clone(&self.state.table), &touched));
+        }
+        self.sweep(batch.parts.is_empty(), self.state.counters.len().saturating_sub(counters_before));
+        outcomes
+    }
+
+    /// Ends the sessions of all nodes but these, and forgets their boot counters. To be called with the committed
+    /// membership (learners included) whenever an entry that changes it is applied.
+    pub fn retain_sessions(&mut self, members: &BTreeSet<u64>) {
+        self.state.sessions.retain(members);
+    }
+
+    /// What a command would come to at `now`, or at the machine's own time if that is later. Changes nothing.
+    #[must_use]
+    pub fn evaluate(&self, now: ClusterTime, command: &Command) -> Outcome {
+        let scene = self.state.scene(now.max(self.state.now));
+        match command {
+            Command::Decide { revision, charges } => scene.decide(*revision, charges, &mut Vec::new()),
+            Command::Reset { revision, charges } if scene.is_current(*revision, charges) => Outcome::Reset,
+            Command::Reset { .. } => Outcome::Rematch,
+            Command::ChangePolicies(change) => {
+                Outcome::Policies(PolicyTable::clone(&self.state.table).change(change, &mut BTreeSet::new()))
+            }
+        }
+    }
+
+    /// The policies in force.
+    #[must_use]
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules)
+    }
+
+    /// The time of the last batch applied.
+    #[must_use]
+    pub fn now(&self) -> ClusterTime {
+        self.state.now
+    }
+
+    /// The feature level reached; 0 at the founding.
+    #[must_use]
+    pub fn feature_level(&self) -> u32 {
+        self.state.feature_level
+    }
+
+    /// The revision of the whole policy table.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.state.table.revision()
+    }
+
+    /// What the cluster was founded with.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.state.settings
+    }
+
+    /// Counters in memory. Some may have expired: they count until a sweep drops them, some batches later.
+    #[must_use]
+    pub fn counters(&self) -> usize {
+        usize::try_from(self.state.counters.len()).unwrap_or(usize::MAX)
+    }
+
+    /// A hash of the whole state, the same on all who applied the same batches. It guards against faults, not
+    /// against forgery. The counters' part is kept up to date as they change, so a call costs about 20 ns for each policy and
+    /// each result kept, never a walk over the counters.
+    #[must_use]
+    pub fn state_hash(&self) -> u128 {
+        self.state.hash()
+    }
+
+    /// A copy of the state that later batches do not change, to be encoded elsewhere. Costs 256 reference counts and
+    /// those of the results kept; counters are copied later, a shard at a time, as batches change them.
+    #[must_use]
+    pub fn freeze(&self) -> Frozen {
+        Frozen(self.state.clone())
+    }
+
+    /// The state machine from an encoded [`Frozen`].
+    ///
+    /// # Errors
+    /// When the bytes are of an unknown version or damaged; nothing is salvaged from them.
+    pub fn decode(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        State::decode(bytes).map(Self::from_state)
+    }
+
+    fn apply_part(&mut self, part: &Part, touched: &mut BTreeSet<String>) -> PartOutcome {
+        match part {
+            Part::OpenSession { node, boot, session } => self.state.sessions.open(*node, *boot, *session),
+            Part::Commands { session, sequence, commands } => match self.state.sessions.admit(*session, *sequence) {
+                Admission::Answer(outcome) => outcome,
+                Admission::Apply => {
+                    let outcomes = commands.iter().map(|command| self.apply_command(command, touched)).collect();
+                    let outcomes = Arc::new(outcomes);
+                    self.state.sessions.keep(*session, *sequence, Arc::clone(&outcomes));
+                    PartOutcome::Applied(outcomes)
+                }
+            },
+            Part::RaiseFeatureLevel(level) => {
+                self.state.feature_level = self.state.feature_level.max(*level);
+                PartOutcome::Done
+            }
+        }
+    }
+
+    fn apply_command(&mut self, command: &Command, touched: &mut BTreeSet<String>) -> Outcome {
+        match command {
+            Command::Decide { revision, charges } => {
+                let outcome = self.state.scene(self.state.now).decide(*revision, charges, &mut self.writes);
+                for write in self.writes.drain(..) {
+                    if let Some(counter) = write.counter {
+                        self.state.counters.put(write.id, counter);
+                    }
+                }
+                if matches!(outcome, Outcome::CountersFull(_)) {
+                    self.state.sweep_pressed = self.state.counters.len();
+                }
+                outcome
+            }
+            Command::Reset { revision, charges } => {
+                if !self.state.scene(self.state.now).is_current(*revision, charges) {
+                    return Outcome::Rematch;
+                }
+                for charge in charges {
+                    charge.counters.iter().for_each(|id| self.state.counters.remove(*id, charge.policy));
+                }
+                Outcome::Reset
+            }
+            Command::ChangePolicies(change) => Outcome::Policies(self.change_policies(change, touched)),
+        }
+    }
+
+    fn change_policies(
+        &mut self,
+        change: &PolicyChange,
+        touched: &mut BTreeSet<String>,
+    ) -> crate::command::PolicyOutcome {
+        Arc::make_mut(&mut self.state.table).change(change, touched)
+    }
+
+    fn sweep(&mut self, tick: bool, created: u64) {
+        let state = &mut self.state;
+        let pressed = state.sweep_pressed.min(SWEEP_PRESSED);
+        state.sweep_pressed -= pressed;
+        let steps = if tick { SWEEP_TICK } else { SWEEP_BATCH } + created.saturating_mul(SWEEP_CREATED) + pressed;
+        let table = &state.table;
+        state.counters.sweep(state.now, steps, |policy, algorithm| Some(table.row(policy)?.life_ns(algorithm)));
+    }
+}
+
+#[cfg(test)]
+mod tests;
