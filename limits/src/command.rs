@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::machine::Settings;
 use crate::policy::{Owner, Policy, PolicyId, PolicyName};
 use crate::time::ClusterTime;
 
@@ -48,6 +49,14 @@ pub enum Part {
         /// Applied in order. Shared, because a part is kept for a resend while it is on its way.
         commands: Arc<Vec<Command>>,
     },
+    /// Founds the cluster: its settings and first policies, owned by [`Owner::Builtin`]. Only the first one counts;
+    /// until then every decision is a rematch.
+    Found {
+        /// The settings.
+        settings: Settings,
+        /// The first policies.
+        policies: Vec<Policy>,
+    },
     /// Raises the feature level of the whole cluster; a lower or equal one changes nothing.
     RaiseFeatureLevel(u32),
 }
@@ -57,9 +66,9 @@ pub enum Part {
 pub enum Command {
     /// Evaluate all charges; charge all, or none.
     Decide {
-        /// The domain's policy revision at which the charges were matched.
+        /// The domain's policy revision at which the charges were matched; the whole table's when there are none.
         revision: u64,
-        /// The number of the domain in the policy table is found through the policies named; never empty.
+        /// What to charge; empty when no policy applies.
         charges: Vec<Charge>,
     },
     /// Forget what the named counters hold.
@@ -102,7 +111,7 @@ pub enum PolicyChange {
 pub enum PartOutcome {
     /// Applied, now or when it first came: one outcome for each command.
     Applied(Arc<Vec<Outcome>>),
-    /// A session was opened or a feature level is reached.
+    /// The cluster is founded, a session was opened or a feature level is reached.
     Done,
     /// The session is not (or no longer) open; nothing was charged. To `OpenSession`: there are already
     /// [`crate::sessions::SESSIONS_MAX`] nodes, or another node has drawn this name; it was not opened.

@@ -74,7 +74,8 @@ impl<'a> Scene<'a> {
                     && row.limits(charge.overridden).is_some_and(|limits| limits.len() == charge.counters.len())
             })
         };
-        !charges.is_empty() && charges.iter().all(fits)
+        let founded = self.counters_max > 0;
+        if charges.is_empty() { founded && self.table.revision() == revision } else { charges.iter().all(fits) }
     }
 
     /// Evaluates one charge on one counter on top of the earlier charges of the request, and notes the write.

@@ -9,6 +9,7 @@ use crate::command::{Batch, Command, Outcome, Part, PartOutcome, PolicyChange};
 use crate::counters::Counters;
 use crate::decide::Write;
 use crate::matcher::Rules;
+use crate::policy::Owner;
 use crate::policy_table::PolicyTable;
 use crate::sessions::{Admission, Sessions};
 use crate::snapshot::{Frozen, SnapshotError, State};
@@ -23,7 +24,20 @@ pub struct Settings {
     pub counters_max: u64,
 }
 
+impl Default for Settings {
+    /// Those of a cluster not founded yet.
+    fn default() -> Self {
+        Self { secret: [0; 16], counters_max: 0 }
+    }
+}
+
 impl Settings {
+    /// Whether these are the settings of a founded cluster.
+    #[must_use]
+    pub fn founded(&self) -> bool {
+        self.counters_max > 0
+    }
+
     /// Counters there may be unless told otherwise: about 320 MB.
     pub const COUNTERS_MAX_DEFAULT: u64 = 4_000_000;
 }
@@ -54,6 +68,13 @@ pub struct StateMachine {
     writes: Vec<Write>,
 }
 
+impl Default for StateMachine {
+    /// The state before the founding.
+    fn default() -> Self {
+        Self::new(Settings::default())
+    }
+}
+
 impl StateMachine {
     /// The state at the founding: no policies, no counters, time 0.
     #[must_use]
@@ -69,8 +90,14 @@ impl StateMachine {
         })
     }
 
+    /// Whether the cluster has been founded ([`Part::Found`]).
+    #[must_use]
+    pub fn founded(&self) -> bool {
+        self.state.settings.founded()
+    }
+
     fn from_state(state: State) -> Self {
-        let rules = Arc::new(Rules::new(state.settings.secret, Arc::clone(&state.table)));
+        let rules = Arc::new(Rules::new(&state.settings, Arc::clone(&state.table)));
         Self { state, rules, writes: Vec::new() }
     }
 
@@ -181,6 +208,14 @@ impl StateMachine {
                     PartOutcome::Applied(outcomes)
                 }
             },
+            Part::Found { settings, policies } => {
+                if !self.state.settings.founded() {
+                    self.state.settings = settings.clone();
+                    self.change_policies(&PolicyChange::Put(Owner::Builtin, policies.clone()), touched);
+                    self.rules = Arc::new(Rules::new(&self.state.settings, Arc::clone(&self.state.table)));
+                }
+                PartOutcome::Done
+            }
             Part::RaiseFeatureLevel(level) => {
                 self.state.feature_level = self.state.feature_level.max(*level);
                 PartOutcome::Done

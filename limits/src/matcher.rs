@@ -8,6 +8,7 @@ use std::sync::Arc;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::command::{Charge, CounterId};
+use crate::machine::Settings;
 use crate::conditions::{ConditionIndex, all_hold, value_of};
 use crate::policy::{Enforcement, KeyMatch, Limit, Owner, Policy, PolicyId, PolicyName, ValueMatch};
 use crate::policy_table::PolicyTable;
@@ -16,7 +17,8 @@ use crate::request::{Descriptor, Request};
 /// What a request meets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Matched {
-    /// The revision of the request's domain; 0 when the domain has no policy.
+    /// The revision of the request's domain; that of the whole table when no policy applies, so that a request that
+    /// met nothing is judged anew after any change.
     pub revision: u64,
     /// One for each policy and descriptor that match, by descriptor, then by policy id. Empty: no limit applies and
     /// the request is admitted.
@@ -25,6 +27,7 @@ pub struct Matched {
 
 /// The policies at one revision, indexed for matching. Immutable; share it as `Arc<Rules>`.
 pub struct Rules {
+    founded: bool,
     secret: [u8; 16],
     table: Arc<PolicyTable>,
     domains: BTreeMap<String, Arc<DomainIndex>>,
@@ -32,8 +35,9 @@ pub struct Rules {
 
 impl Rules {
     /// Indexes all of a table.
-    pub(crate) fn new(secret: [u8; 16], table: Arc<PolicyTable>) -> Self {
-        let empty = Self { secret, table: Arc::default(), domains: BTreeMap::new() };
+    pub(crate) fn new(settings: &Settings, table: Arc<PolicyTable>) -> Self {
+        let (founded, secret) = (settings.founded(), settings.secret);
+        let empty = Self { founded, secret, table: Arc::default(), domains: BTreeMap::new() };
         let all = table.domains().cloned().collect();
         empty.updated(table, &all)
     }
@@ -47,7 +51,7 @@ impl Rules {
                 None => domains.remove(name),
             };
         }
-        Self { secret: self.secret, table, domains }
+        Self { founded: self.founded, secret: self.secret, table, domains }
     }
 
     /// The policies that apply to a request, and the counters to charge.
@@ -57,13 +61,14 @@ impl Rules {
     #[must_use]
     pub fn match_request(&self, request: &Request) -> Matched {
         let Some(domain) = self.domains.get(&request.domain) else {
-            return Matched { revision: 0, charges: Vec::new() };
+            return Matched { revision: self.revision(), charges: Vec::new() };
         };
         let mut charges = domain.match_in(&domain.regular, request);
         if charges.is_empty() {
             charges = domain.match_in(&domain.fallback, request);
         }
-        Matched { revision: domain.revision, charges }
+        let revision = if charges.is_empty() { self.revision() } else { domain.revision };
+        Matched { revision, charges }
     }
 
     /// The limit that a charge's counter at `index` stands for, its override considered.
@@ -87,6 +92,12 @@ impl Rules {
     #[must_use]
     pub fn find(&self, name: &PolicyName) -> Option<(PolicyId, Owner, u64, &Policy)> {
         self.table.find(name).map(|(id, row)| (id, row.owner, row.revision, &*row.policy))
+    }
+
+    /// Whether the cluster has been founded; before that nothing can be matched or decided.
+    #[must_use]
+    pub fn founded(&self) -> bool {
+        self.founded
     }
 
     /// The revision of the whole table; 0 before the first policy.
