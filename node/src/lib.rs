@@ -8,6 +8,8 @@
 //! through the traits of [`transport`], [`gossip`] and [`storage`], so that the simulator runs this very code.
 
 pub mod admission;
+#[cfg(feature = "deliberate-bugs")]
+pub mod bugs;
 pub mod consensus;
 pub mod gossip;
 pub mod platform;

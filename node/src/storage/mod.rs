@@ -3,6 +3,7 @@
 //! The product's implementations are files; the simulator's model loses what was not flushed. Both are held to the
 //! same suite. No openraft type appears in what is written.
 
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,8 +11,23 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+mod adapter;
+mod error;
+mod file_identity;
+mod file_log;
+mod file_snapshot;
+mod folder;
 mod identity;
+mod log_codec;
+mod log_tail;
+mod replace_file;
 
+pub use adapter::{LogAdapter, ProposalObserver};
+pub use error::OpenError;
+pub use file_identity::FileIdentityStore;
+pub use file_log::FileLog;
+pub use file_snapshot::FileSnapshotStore;
+pub use folder::{DirectoryLock, lock_directory};
 pub use identity::{ClusterId, Identity, Promise};
 
 /// The position of a record in the log.
@@ -21,6 +37,12 @@ pub struct LogId {
     pub term: u64,
     /// Its index, counted from 0.
     pub index: u64,
+}
+
+impl fmt::Display for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of term {}", self.index, self.term)
+    }
 }
 
 /// A vote, as Raft keeps it.
@@ -74,27 +96,30 @@ pub trait LogStore: Send + Sync + 'static {
     /// # Errors
     /// As [`append`](LogStore::append).
     fn save_vote(&self, vote: Vote) -> io::Result<()>;
-    /// Saves the committed position.
+    /// Saves the committed position. One that the log does not hold, or behind the last one saved, is left out: it is
+    /// only a hint.
     ///
     /// # Errors
     /// As [`append`](LogStore::append).
-    fn save_committed(&self, committed: Option<LogId>) -> io::Result<()>;
-    /// Drops every record behind `last`; all of them for `None`.
+    fn save_committed(&self, committed: LogId) -> io::Result<()>;
+    /// Drops every record behind `last`; all of them for `None`. Without any behind it, nothing changes.
     ///
     /// # Errors
     /// As [`append`](LogStore::append).
     fn truncate_after(&self, last: Option<LogId>) -> io::Result<()>;
-    /// Drops every record up to and including `upto`.
+    /// Drops every record up to and including `upto`, which may lie behind the last one: the log goes on there then.
     ///
     /// # Errors
     /// As [`append`](LogStore::append).
     fn purge(&self, upto: LogId) -> io::Result<()>;
-    /// Reads records by index; those that are not there are left out.
+    /// Reads records by index; those that are not there are left out. Stops behind the record with which the
+    /// payloads reach `bytes_max` bytes, so at least one is read.
     ///
     /// # Errors
     /// When the disk cannot be read or what it holds is damaged.
-    fn read(&self, range: Range<u64>) -> io::Result<Vec<Record>>;
-    /// Makes all that was written so far durable, then calls `done`, from any thread.
+    fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Record>>;
+    /// Makes all that was written so far durable, then calls `done`, from any thread. A store that fails or goes away
+    /// first calls it with an error.
     fn flush(&self, done: FlushDone);
 }
 
