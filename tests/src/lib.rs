@@ -2,7 +2,13 @@
 //!
 //! [`cluster`] runs local clusters of the product's processes, [`client`] talks to them, [`load`] puts load on them.
 //! The tests themselves are in `tests/`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this crate is test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "all of this crate is test code, which panics to fail a test"
+)]
 
 pub mod client;
 pub mod cluster;

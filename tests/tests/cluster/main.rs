@@ -1,0 +1,13 @@
+//! Tests of the built product: local clusters of real processes, spoken to over the network.
+//!
+//! One program for all of them, so that it is linked once and its tests agree on who has the machine to itself.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod bad_input;
+mod bad_settings;
+mod drain;
+mod exactness;
+mod failover;
+mod forerunner_a;
+mod founding;
+mod policies;
