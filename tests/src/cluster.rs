@@ -109,6 +109,15 @@ impl Subnet {
 enum Turn {
     Shared(#[expect(dead_code, reason = "held until dropped")] RwLockReadGuard<'static, ()>),
     Alone(#[expect(dead_code, reason = "held until dropped")] RwLockWriteGuard<'static, ()>),
+    OfAnother,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    Shared,
+    Alone,
+    /// A second turn within one test would wait for ever behind a test that waits to be alone.
+    None,
 }
 
 /// What a cluster is to be like.
@@ -116,7 +125,7 @@ enum Turn {
 pub struct Plan {
     nodes: u8,
     contacts: Option<u8>,
-    alone: bool,
+    turn: Wanted,
     settings: Vec<(String, String)>,
 }
 
@@ -124,7 +133,7 @@ impl Plan {
     /// A cluster of `nodes` with the product's default settings, but no default policy.
     #[must_use]
     pub fn of(nodes: u8) -> Self {
-        Self { nodes, contacts: None, alone: false, settings: vec![] }.set("DEFAULT_LIMIT", "none")
+        Self { nodes, contacts: None, turn: Wanted::Shared, settings: vec![] }.set("DEFAULT_LIMIT", "none")
     }
 
     /// A setting of every node. `{dir}` stands for the cluster's folder.
@@ -145,13 +154,24 @@ impl Plan {
     /// The test runs alone on the machine.
     #[must_use]
     pub fn alone(mut self) -> Self {
-        self.alone = true;
+        self.turn = Wanted::Alone;
+        self
+    }
+
+    /// The test already has `_other`, and with it its turn on the machine.
+    #[must_use]
+    pub fn beside(mut self, _other: &Cluster) -> Self {
+        self.turn = Wanted::None;
         self
     }
 
     /// Claims addresses and a folder; starts nothing.
     pub async fn build(self) -> Cluster {
-        let turn = if self.alone { Turn::Alone(MACHINE.write().await) } else { Turn::Shared(MACHINE.read().await) };
+        let turn = match self.turn {
+            Wanted::Shared => Turn::Shared(MACHINE.read().await),
+            Wanted::Alone => Turn::Alone(MACHINE.write().await),
+            Wanted::None => Turn::OfAnother,
+        };
         let subnet = Subnet::claim();
         let dir = tempfile::Builder::new().prefix("quorate-").tempdir().expect("a temporary folder");
         let contacts: Vec<_> = (1..=self.contacts.unwrap_or(self.nodes))

@@ -30,7 +30,13 @@ async fn running_cluster_wrong_requests_come_each_is_told_what_is_wrong_and_noth
         ("client_id of 257 bytes", &post, rate("increment", &format!("?client_id={long}")), 400, &["client_id", "256"]),
         ("the same to check", &get, rate("check", &format!("?client_id={long}")), 400, &["client_id", "256"]),
         ("client_id not UTF-8", &post, rate("increment", "?client_id=%ff%fe"), 400, &["client_id"]),
-        ("unknown deny_status", &post, rate("increment", "?client_id=acme&deny_status=500"), 400, &["deny_status", "429"]),
+        (
+            "unknown deny_status",
+            &post,
+            rate("increment", "?client_id=acme&deny_status=500"),
+            400,
+            &["deny_status", "429"],
+        ),
         ("GET of an increment", &get, rate("increment", "?client_id=acme"), 404, &[]),
         ("POST of a check", &post, rate("check", "?client_id=acme"), 404, &[]),
         ("no body", &post, check(""), 400, &[]),
@@ -51,7 +57,13 @@ async fn running_cluster_wrong_requests_come_each_is_told_what_is_wrong_and_noth
         ("checks and hits", &post, check(r#"{"checks":[],"hits":1}"#), 400, &["checks"]),
         ("body of 4 MiB", &post, check(&huge), 413, &[]),
         ("change on the data port", &put, ("/v1/policies/default/x".to_owned(), "{}".to_owned()), 404, &[]),
-        ("policy that is not there", &get, ("/v1/policies/default/none".to_owned(), String::new()), 404, &["default/none"]),
+        (
+            "policy that is not there",
+            &get,
+            ("/v1/policies/default/none".to_owned(), String::new()),
+            404,
+            &["default/none"],
+        ),
     ]
     .into_iter()
     .map(|(what, method, (path, body), status, words)| (what, method.clone(), path, body, status, words))
@@ -88,9 +100,16 @@ async fn running_cluster_wrong_policies_come_each_is_told_what_is_wrong_and_noth
         ("two limits of one name", path, with("/spec/limits/-", good["spec"]["limits"][0].clone()), 400, &["only"]),
         ("match of two kinds", path, with("/spec/match/0/exact", json!("a")), 400, &["match"]),
         ("unknown enforcement", path, with("/spec/enforcement", json!("Maybe")), 400, &["enforcement", "Shadow"]),
-        ("override of no limit", path,
-            with("/spec/overrides", json!([{"match": [{"key": "client_id", "exact": "a"}], "limits": [{"name": "other", "limit": 1}]}])),
-            400, &["other"]),
+        (
+            "override of no limit",
+            path,
+            with(
+                "/spec/overrides",
+                json!([{"match": [{"key": "client_id", "exact": "a"}], "limits": [{"name": "other", "limit": 1}]}]),
+            ),
+            400,
+            &["other"],
+        ),
         ("another name in the path", "/v1/policies/default/good", good.to_string(), 400, &["good", "bad"]),
         ("a name with a slash", path, with("/metadata/name", json!("a/b")), 400, &["name"]),
     ]

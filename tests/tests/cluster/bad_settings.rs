@@ -4,10 +4,11 @@ use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;
 
 use quorate_tests::client::{Outcome, limit, policy};
-use quorate_tests::cluster::{
-    ADMIN_PORT, DATA_PORT, GOSSIP_PORT, Node, PATIENCE, Plan, RAFT_PORT, eventually, pause,
-};
+use quorate_tests::cluster::{ADMIN_PORT, DATA_PORT, GOSSIP_PORT, Node, PATIENCE, Plan, RAFT_PORT, eventually, pause};
 use serde_json::json;
+
+/// How long a node may take to see that it cannot start.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_settings_each_ends_the_node_with_a_message_that_names_it() {
@@ -117,10 +118,10 @@ async fn data_folder_that_is_a_file_or_damaged_the_node_ends_and_says_what_to_do
 
 #[tokio::test(flavor = "multi_thread")]
 async fn data_folder_of_another_cluster_the_node_joins_nothing_and_says_so() {
-    let theirs = Plan::of(1).set("DEFAULT_LIMIT", "7/24h").start().await;
+    let theirs = Plan::of(1).set("NODE_ID", "node-4").set("DEFAULT_LIMIT", "7/24h").start().await;
     theirs.node(0).stop().await;
     // Four are planned, three found: the fourth comes with the other cluster's folder.
-    let ours = Plan::of(4).contacts(3).build().await;
+    let ours = Plan::of(4).contacts(3).beside(&theirs).build().await;
     for node in &ours.nodes()[..3] {
         node.start();
     }
@@ -164,7 +165,8 @@ async fn unknown_flag_or_command_ends_with_usage() {
 async fn policies_validated_offline_the_wrong_ones_are_named() {
     let cluster = Plan::of(0).build().await;
     let validate = || {
-        let command = std::process::Command::new(quorate_tests::cluster::binary()).arg("validate").arg(cluster.dir()).output();
+        let command =
+            std::process::Command::new(quorate_tests::cluster::binary()).arg("validate").arg(cluster.dir()).output();
         let output = command.unwrap();
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         (output.status.success(), text)
@@ -182,11 +184,10 @@ async fn policies_validated_offline_the_wrong_ones_are_named() {
 async fn fails(node: &Node, words: &[&str]) -> Result<(), String> {
     let already = node.log().len();
     node.start();
-    let status = eventually(PATIENCE, &format!("{} ends ({words:?})", node.name()), async || {
-        if node.is_running() { Err(node.log()[already..].to_owned()) } else { Ok(()) }
-    });
-    status.await;
-    let status = node.ended(PATIENCE).await;
+    let Ok(status) = tokio::time::timeout(ENDS_WITHIN, node.ended(PATIENCE)).await else {
+        node.kill();
+        return Err(format!("it goes on: {}", &node.log()[already..]));
+    };
     let log = node.log()[already..].to_owned();
     if !matches!(status.code(), Some(1..=100)) {
         return Err(format!("status {status:?}: {log}"));
@@ -196,4 +197,3 @@ async fn fails(node: &Node, words: &[&str]) -> Result<(), String> {
     }
     Ok(())
 }
-

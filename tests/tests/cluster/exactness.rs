@@ -74,8 +74,8 @@ async fn one_policy(name: &str, limit: &Value) {
     for run in 0..runs() {
         admit_exactly(&cluster, &format!("run-{run}")).await;
     }
-    let rate = (runs() * REQUESTS) as f64 / started.elapsed().as_secs_f64();
-    figure(&format!("{name}: exactly {LIMIT} of {REQUESTS} admitted in {} of {0} runs, {rate:.0} decisions/s", runs()));
+    let rate = u128::from(runs() * REQUESTS) * 1000 / started.elapsed().as_millis();
+    figure(&format!("{name}: exactly {LIMIT} of {REQUESTS} admitted in {} of {0} runs, {rate} decisions/s", runs()));
 }
 
 /// 64 connections over all nodes ask for one client; a fresh one, so that its counters are.

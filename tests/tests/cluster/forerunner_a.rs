@@ -1,10 +1,11 @@
 //! One test for each bug of "Distributed Ratelimiter with Raft and Serf", the project whose API this one keeps, that shows
 //! from outside; and its words on the wire.
 
+use std::net::{SocketAddr, TcpListener};
+
 use quorate_tests::client::{Client, Outcome, limit, policy};
 use quorate_tests::cluster::{Cluster, PATIENCE, Plan, eventually};
 use serde_json::{Value, json};
-use std::net::{SocketAddr, TcpListener};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forerunner_a_wire_words_hold() {
@@ -36,8 +37,8 @@ async fn forerunner_a_wire_words_hold() {
     for (method, path, status, body) in cases {
         assert_eq!(json_of(method, path).await, (status, true, body), "{method} {path}");
     }
-    let (status, _, stats) = json_of("GET", "/raft/stats").await;
-    assert_eq!((status, &stats["result"]), (200, &json!(true)));
+    let (code, _, stats) = json_of("GET", "/raft/stats").await;
+    assert_eq!((code, &stats["result"]), (200, &json!(true)));
     let names = "state term last_log_index last_log_term commit_index applied_index fsm_pending last_snapshot_index \
                  last_snapshot_term latest_configuration latest_configuration_index last_contact num_peers \
                  protocol_version snapshot_version_min snapshot_version_max";

@@ -134,16 +134,21 @@ async fn limit_lowered_to_zero_under_load_nothing_sent_later_is_admitted() {
     let mut admin = cluster.node(1).admin_client();
     for round in 0..3 {
         admin.put_policy(&quota(1_000_000)).await.unwrap();
-        let running = Load { connections: 24, ..Load::increments(cluster.addresses(), &format!("load-{round}")) }.start();
+        let running =
+            Load { connections: 24, ..Load::increments(cluster.addresses(), &format!("load-{round}")) }.start();
         eventually(PATIENCE, "requests are admitted", async || {
             if running.admitted() > 300 { Ok(()) } else { Err(String::new()) }
         })
         .await;
         admin.put_policy(&quota(0)).await.unwrap();
         let closed = Instant::now();
-        eventually(PATIENCE, "requests are denied", async || {
-            if running.denied() > 300 { Ok(()) } else { Err(String::new()) }
-        })
+        eventually(
+            PATIENCE,
+            "requests are denied",
+            async || {
+                if running.denied() > 300 { Ok(()) } else { Err(String::new()) }
+            },
+        )
         .await;
         let history = running.stop().await;
         let late = history.records.iter().filter(|r| r.started >= closed && r.outcome == Outcome::Admitted).count();
@@ -173,7 +178,11 @@ async fn policy_files_at_start_and_on_sighup_are_the_policies_of_the_files() {
     files_are(&cluster, &[("one", Some(11)), ("two", None), ("three", Some(3)), ("four", Some(4))]).await;
 
     // A file that cannot be read changes nothing, and the node says which and where.
-    std::fs::write(folder.join("b.yml"), "apiVersion: quorate.dev/v1alpha1\nkind: QuotaPolicy\nmetadata: {name: x}\nspec: {lmits: []}\n").unwrap();
+    std::fs::write(
+        folder.join("b.yml"),
+        "apiVersion: quorate.dev/v1alpha1\nkind: QuotaPolicy\nmetadata: {name: x}\nspec: {lmits: []}\n",
+    )
+    .unwrap();
     cluster.node(2).signal(Signal::HUP);
     eventually(PATIENCE, "the log names the file and the field", async || {
         let log = cluster.node(2).log();
