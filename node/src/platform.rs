@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
 
-use openraft_rt::{AsyncRuntime, Instant};
+use openraft_rt::{AsyncRuntime, Instant as _};
 
 /// The runtime that tasks, timers, the monotonic clock and randomness come from.
 ///
@@ -30,8 +30,8 @@ pub trait Platform: Copy + Debug + Default + Eq + Ord + Send + Sync + 'static {
     }
 
     /// The monotonic clock.
-    fn now() -> <Self::Rt as AsyncRuntime>::Instant {
-        <Self::Rt as AsyncRuntime>::Instant::now()
+    fn now() -> Instant<Self> {
+        Instant::<Self>::now()
     }
 
     /// Waits for `future`, at most `span`; `None` when the time ran out.
@@ -48,6 +48,9 @@ pub trait Platform: Copy + Debug + Default + Eq + Ord + Send + Sync + 'static {
         Self::Rt::thread_rng().next_u64()
     }
 }
+
+/// A point of the platform's monotonic clock.
+pub type Instant<P> = <<P as Platform>::Rt as AsyncRuntime>::Instant;
 
 /// The product's platform.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,6 +11,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::storage::ClusterId;
 
+mod agent;
+mod codec;
+mod contacts;
+mod schedule;
+mod udp;
+
+pub use agent::{Counts, Gossip};
+pub use contacts::{ContactError, ContactList, DnsContacts, advertise_host};
+pub use udp::UdpDatagrams;
+
 /// What a node says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {

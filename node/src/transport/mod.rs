@@ -8,8 +8,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+mod frame;
+mod server;
+mod tcp;
+#[cfg(test)]
+mod tests;
+
+pub use frame::FRAME_BYTES_MAX;
+pub use server::serve;
+pub use tcp::TcpTransport;
+
 /// Lanes have connections of their own, so that a big frame on one never delays another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
     /// Log replication.
     Log,

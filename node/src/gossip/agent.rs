@@ -1,0 +1,537 @@
+//! The agent: one task that feeds foca with packets, timers and contacts, and publishes whom it knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::num::{NonZeroU8, NonZeroUsize};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use foca::{AccumulatingRuntime, Config, Foca, NoCustomBroadcast, PeriodicParams, Timer};
+use futures::future::{BoxFuture, FutureExt as _};
+use openraft_rt::{AsyncRuntime as _, Select4};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tokio::sync::Notify;
+
+use super::codec::{
+    ANYONE, ENVELOPE_BYTES, Id, PACKET_BYTES_MAX, PacketCodec, Refused, Rules, are_foreign, check, open_envelope,
+    put_envelope,
+};
+use super::schedule::Schedule;
+use super::{Contacts, Datagrams, Peer};
+use crate::platform::{Instant, Platform};
+
+/// Contacts are asked this often while fewer peers are known than contacts.
+const CONTACTS_PERIOD_ALONE: Duration = Duration::from_secs(1);
+/// And this often afterwards: addresses change, pods come and go.
+const CONTACTS_PERIOD: Duration = Duration::from_secs(10);
+/// Rounds of announcements are never closer than this, however often this node's record changes.
+const ROUND_GAP_MIN: Duration = Duration::from_millis(100);
+/// How long to wait before reading again from datagrams that reported an error.
+const RECEIVE_PAUSE: Duration = Duration::from_millis(100);
+/// How often one kind of refused packet is logged.
+const WARN_PERIOD: Duration = Duration::from_secs(60);
+/// A peer that went down is remembered this long, its addresses too.
+const REMEMBER_DOWN: Duration = Duration::from_secs(60 * 60);
+
+/// The membership agent of this node.
+///
+/// It runs as a task until [`leave`](Self::leave), [`stop`](Self::stop) or the last handle's drop.
+pub struct Gossip<P: Platform> {
+    shared: Arc<Shared>,
+    platform: PhantomData<P>,
+}
+
+/// How many packets there were, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Sent.
+    pub sent: u64,
+    /// Received, the refused included.
+    pub received: u64,
+    /// Refused because they came from another cluster.
+    pub foreign: u64,
+    /// Refused for any other reason.
+    pub malformed: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    sent: AtomicU64,
+    received: AtomicU64,
+    foreign: AtomicU64,
+    malformed: AtomicU64,
+}
+
+struct Shared {
+    view: Mutex<View>,
+    counters: Counters,
+    /// Wakes the task: the own record or the phase changed.
+    wake: Notify,
+    /// Wakes whoever waits for a change of the view.
+    changes: Notify,
+}
+
+/// What the outside sees.
+struct View {
+    /// This node. Its version follows when the task took the change over.
+    me: Peer,
+    others: BTreeMap<u64, Known>,
+    generation: u64,
+    phase: Phase,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Known {
+    peer: Peer,
+    alive: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Leaving,
+    Stopping,
+    Ended,
+}
+
+impl Shared {
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the task to end; does nothing when it is ending already.
+    fn end(&self, phase: Phase) {
+        let mut view = self.view();
+        if view.phase == Phase::Running {
+            view.phase = phase;
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits until `f` finds what it wants in the view.
+    async fn wait_for<T>(&self, f: impl Fn(&View) -> Option<T>) -> T {
+        loop {
+            let mut changed = pin!(self.changes.notified());
+            changed.as_mut().enable();
+            let found = f(&self.view());
+            match found {
+                Some(found) => return found,
+                None => changed.await,
+            }
+        }
+    }
+}
+
+impl<P: Platform> Gossip<P> {
+    /// Starts to look for others. `contacts` may name this node too.
+    ///
+    /// # Errors
+    /// When the record `me` is unusable: a name longer than 63 bytes, say.
+    pub fn start(me: Peer, datagrams: Arc<dyn Datagrams>, contacts: Arc<dyn Contacts>) -> io::Result<Arc<Self>> {
+        check(&me).map_err(|why| unusable(&me, why))?;
+        let id = Id(Arc::new(me.clone()));
+        let view = View { me, others: BTreeMap::new(), generation: 0, phase: Phase::Running };
+        let shared = Arc::new(Shared {
+            view: Mutex::new(view),
+            counters: Counters::default(),
+            wake: Notify::new(),
+            changes: Notify::new(),
+        });
+        let agent = Agent::<P>::new(id, Arc::clone(&shared), datagrams, contacts);
+        drop(P::spawn(agent.run()));
+        Ok(Arc::new(Self { shared, platform: PhantomData }))
+    }
+
+    /// This node first, then every other that is alive, by node id. Peers of other clusters are not among them.
+    #[must_use]
+    pub fn peers(&self) -> Vec<Peer> {
+        let view = self.shared.view();
+        let others = view.others.values().filter(|known| known.alive).map(|known| known.peer.clone());
+        std::iter::once(view.me.clone()).chain(others).collect()
+    }
+
+    /// Changes what this node says of itself and tells the others. `node`, `boot` and `version` are not changed by it.
+    ///
+    /// # Errors
+    /// When the record would become unusable; it is left as it was.
+    pub fn update(&self, change: impl FnOnce(&mut Peer)) -> io::Result<()> {
+        let mut view = self.shared.view();
+        let mut changed = view.me.clone();
+        change(&mut changed);
+        let Peer { node, boot, version, .. } = view.me;
+        let changed = Peer { node, boot, version, ..changed };
+        check(&changed).map_err(|why| unusable(&changed, why))?;
+        if changed != view.me {
+            view.me = changed;
+            view.generation += 1;
+            self.shared.changes.notify_waiters();
+            self.shared.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Where consensus of `node` listens; for a peer that went down within the last hour, where it did.
+    #[must_use]
+    pub fn address_of(&self, node: u64) -> Option<String> {
+        let view = self.shared.view();
+        if node == view.me.node {
+            return Some(view.me.raft_address.clone());
+        }
+        view.others.get(&node).map(|known| known.peer.raft_address.clone())
+    }
+
+    /// Whether `node` is thought to be alive; a suspected one still is. This node always is.
+    #[must_use]
+    pub fn is_alive(&self, node: u64) -> bool {
+        let view = self.shared.view();
+        node == view.me.node || view.others.get(&node).is_some_and(|known| known.alive)
+    }
+
+    /// Counts the changes of what is known of this node and the others.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.shared.view().generation
+    }
+
+    /// Waits until the [generation](Self::generation) is not `seen` any more, and gives it.
+    pub fn changed(&self, seen: u64) -> impl Future<Output = u64> + Send + 'static + use<P> {
+        let shared = Arc::clone(&self.shared);
+        async move { shared.wait_for(|view| (view.generation != seen).then_some(view.generation)).await }
+    }
+
+    /// How many packets there were.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let counters = &self.shared.counters;
+        Counts {
+            sent: counters.sent.load(Ordering::Relaxed),
+            received: counters.received.load(Ordering::Relaxed),
+            foreign: counters.foreign.load(Ordering::Relaxed),
+            malformed: counters.malformed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Tells a few others that this node goes, and ends. There is no way back.
+    pub fn leave(&self) -> impl Future<Output = ()> + Send + 'static + use<P> {
+        self.shared.end(Phase::Leaving);
+        let shared = Arc::clone(&self.shared);
+        async move { shared.wait_for(|view| (view.phase == Phase::Ended).then_some(())).await }
+    }
+
+    /// Ends without a word, as a crash would. There is no way back.
+    pub fn stop(&self) {
+        self.shared.end(Phase::Stopping);
+    }
+}
+
+impl<P: Platform> Drop for Gossip<P> {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl<P: Platform> fmt::Debug for Gossip<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gossip").field("peers", &self.peers()).finish()
+    }
+}
+
+fn unusable(peer: &Peer, why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("gossip cannot announce node {:?}: {why}", peer.name))
+}
+
+/// For a handful to a few dozen nodes in one place.
+fn config() -> Config {
+    const fn few(n: usize) -> NonZeroUsize {
+        NonZeroUsize::MIN.saturating_add(n - 1)
+    }
+    let every = |frequency, n| Some(PeriodicParams { frequency, num_members: few(n) });
+    Config {
+        probe_period: Duration::from_millis(500),
+        probe_rtt: Duration::from_millis(200),
+        num_indirect_probes: few(3),
+        max_transmissions: NonZeroU8::MIN.saturating_add(9),
+        suspect_to_down_after: Duration::from_secs(3),
+        remove_down_after: Some(REMEMBER_DOWN),
+        max_packet_size: few(PACKET_BYTES_MAX - ENVELOPE_BYTES),
+        notify_down_members: true,
+        periodic_announce: every(Duration::from_secs(30), 1),
+        periodic_announce_to_down_members: every(Duration::from_secs(5), 2),
+        periodic_gossip: every(Duration::from_millis(200), 3),
+    }
+}
+
+/// The task.
+struct Agent<P: Platform> {
+    foca: Foca<Id, PacketCodec, StdRng, NoCustomBroadcast>,
+    output: AccumulatingRuntime<Id>,
+    schedule: Schedule<Instant<P>>,
+    rules: Arc<Mutex<Rules>>,
+    shared: Arc<Shared>,
+    datagrams: Arc<dyn Datagrams>,
+    contacts: Arc<dyn Contacts>,
+    /// When the contacts are asked next.
+    round_due: Instant<P>,
+    round_last: Option<Instant<P>>,
+    /// How many peers the contacts name, this node taken off.
+    expected: usize,
+    /// What foca remembers changed, so the view must follow.
+    dirty: bool,
+    warned_foreign: Option<Instant<P>>,
+    warned_version: Option<Instant<P>>,
+}
+
+impl<P: Platform> Agent<P> {
+    fn new(me: Id, shared: Arc<Shared>, datagrams: Arc<dyn Datagrams>, contacts: Arc<dyn Contacts>) -> Self {
+        let rules = Arc::new(Mutex::new(Rules { me: me.clone(), known: BTreeSet::new() }));
+        let codec = PacketCodec(Arc::clone(&rules));
+        Self {
+            foca: Foca::new(me, config(), StdRng::seed_from_u64(P::random()), codec),
+            output: AccumulatingRuntime::new(),
+            schedule: Schedule::new(),
+            rules,
+            shared,
+            datagrams,
+            contacts,
+            round_due: P::now(),
+            round_last: None,
+            expected: 0,
+            dirty: false,
+            warned_foreign: None,
+            warned_version: None,
+        }
+    }
+
+    async fn run(mut self) {
+        let datagrams = Arc::clone(&self.datagrams);
+        let shared = Arc::clone(&self.shared);
+        let mut incoming = datagrams.receive();
+        let mut resolving: Option<BoxFuture<'static, Vec<SocketAddr>>> = None;
+        loop {
+            self.fire_due();
+            if resolving.is_none() && P::now() >= self.round_due {
+                resolving = Some(self.contacts.resolve());
+            }
+            let due = self.next_due(resolving.is_some());
+            let resolved = async {
+                match &mut resolving {
+                    Some(future) => future.await,
+                    None => std::future::pending().await,
+                }
+            };
+            let event = P::Rt::select4(shared.wake.notified(), resolved, &mut incoming, P::Rt::sleep_until(due)).await;
+            match event {
+                Select4::First(()) => {
+                    if self.follow_commands().is_break() {
+                        break;
+                    }
+                }
+                Select4::Second(addresses) => {
+                    resolving = None;
+                    self.announce_round(&addresses);
+                }
+                Select4::Third(Ok((from, packet))) => {
+                    incoming = datagrams.receive();
+                    self.take_packet(from, &packet);
+                }
+                Select4::Third(Err(error)) => {
+                    tracing::debug!(%error, "cannot receive gossip");
+                    let datagrams = &datagrams;
+                    incoming = async move {
+                        P::sleep(RECEIVE_PAUSE).await;
+                        datagrams.receive().await
+                    }
+                    .boxed();
+                }
+                Select4::Fourth(()) => {}
+            }
+        }
+        shared.view().phase = Phase::Ended;
+        shared.changes.notify_waiters();
+    }
+
+    fn next_due(&self, resolving: bool) -> Instant<P> {
+        // While contacts are looked up the round must not wake us; foca may have nothing due either.
+        let round = if resolving { P::now() + CONTACTS_PERIOD } else { self.round_due };
+        self.schedule.next_due().map_or(round, |due| due.min(round))
+    }
+
+    fn fire_due(&mut self) {
+        let now = P::now();
+        while let Some(timer) = self.schedule.pop(now) {
+            // Forgetting a peer is the one change foca does not tell of.
+            self.dirty |= matches!(timer, Timer::RemoveDown(_));
+            self.drive("a timer", |foca, output| foca.handle_timer(timer, output));
+        }
+    }
+
+    fn follow_commands(&mut self) -> std::ops::ControlFlow<()> {
+        let (phase, wanted) = {
+            let view = self.shared.view();
+            (view.phase, view.me.clone())
+        };
+        match phase {
+            Phase::Running => {
+                self.take_over(wanted);
+                std::ops::ControlFlow::Continue(())
+            }
+            Phase::Leaving => {
+                self.drive("leaving", |foca, output| foca.leave_cluster(output));
+                std::ops::ControlFlow::Break(())
+            }
+            Phase::Stopping | Phase::Ended => std::ops::ControlFlow::Break(()),
+        }
+    }
+
+    /// Gives foca the changed record of this node, under a new version.
+    fn take_over(&mut self, wanted: Peer) {
+        let version = self.foca.identity().0.version;
+        if (Peer { version, ..wanted.clone() }) == *self.foca.identity().0 {
+            return;
+        }
+        let Some(version) = version.checked_add(1) else {
+            tracing::error!("this node's gossip record changed too often; restart it");
+            return;
+        };
+        let id = Id(Arc::new(Peer { version, ..wanted }));
+        self.drive("a new record", |foca, output| foca.change_identity(id, output));
+    }
+
+    fn take_packet(&mut self, from: SocketAddr, packet: &Bytes) {
+        let counters = &self.shared.counters;
+        counters.received.fetch_add(1, Ordering::Relaxed);
+        let cluster = self.foca.identity().0.cluster;
+        match open_envelope(cluster, packet) {
+            Ok(message) => self.drive("a packet", |foca, output| foca.handle_data(message, output)),
+            Err(refused) => {
+                let (counter, warned) = match refused {
+                    Refused::Foreign { .. } => (&counters.foreign, &mut self.warned_foreign),
+                    _ => (&counters.malformed, &mut self.warned_version),
+                };
+                counter.fetch_add(1, Ordering::Relaxed);
+                let now = P::now();
+                if refused != Refused::Malformed && warned.is_none_or(|last| now - last >= WARN_PERIOD) {
+                    *warned = Some(now);
+                    tracing::warn!(%from, %refused, "a gossip packet was dropped; is a contact of another cluster?");
+                }
+            }
+        }
+    }
+
+    /// Says to every contact that we are here. Who hears it for the first time answers with whom it knows.
+    fn announce_round(&mut self, addresses: &[SocketAddr]) {
+        let me = Arc::clone(&self.foca.identity().0);
+        let mut targets: BTreeSet<SocketAddr> = addresses.iter().copied().collect();
+        self.expected = targets.len().saturating_sub(1).max(1);
+        if self.foca.num_members() == 0 {
+            // Nobody left, and perhaps no DNS either: they may be where they were.
+            let others = self.foca.iter_membership_state().map(|member| &member.id().0);
+            targets.extend(others.filter(|peer| peer.node != me.node).map(|peer| peer.gossip_address));
+        }
+        targets.remove(&me.gossip_address);
+        for gossip_address in targets {
+            let someone = Id(Arc::new(Peer { node: ANYONE, gossip_address, ..Peer::clone(&me) }));
+            self.drive("an announcement", |foca, output| foca.announce(someone, output));
+        }
+        let alone = self.foca.num_members() < self.expected;
+        let now = P::now();
+        self.round_last = Some(now);
+        self.round_due = now + if alone { CONTACTS_PERIOD_ALONE } else { CONTACTS_PERIOD };
+    }
+
+    /// Runs one step of foca and carries out what it asks for.
+    fn drive<F>(&mut self, what: &str, step: F)
+    where
+        F: FnOnce(
+            &mut Foca<Id, PacketCodec, StdRng, NoCustomBroadcast>,
+            &mut AccumulatingRuntime<Id>,
+        ) -> Result<(), foca::Error>,
+    {
+        let before = self.foca.identity().clone();
+        match step(&mut self.foca, &mut self.output) {
+            // Our own packets come back when a contact is this node under another address.
+            Ok(()) | Err(foca::Error::DataFromOurselves) => {}
+            Err(error) => {
+                self.shared.counters.malformed.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%error, "gossip cannot handle {what}");
+            }
+        }
+        if *self.foca.identity() != before {
+            self.announce_new_record();
+        }
+        self.flush();
+        self.publish();
+    }
+
+    /// Peers drop packets for an older record of ours, so they must hear of the new one soon, even if packets are lost.
+    fn announce_new_record(&mut self) {
+        let members: Vec<Id> = self.foca.iter_members().map(|member| member.id().clone()).collect();
+        for member in members {
+            if let Err(error) = self.foca.announce(member, &mut self.output) {
+                tracing::debug!(%error, "gossip cannot announce this node's new record");
+            }
+        }
+        let now = P::now();
+        let soonest = self.round_last.map_or(now, |last| now.max(last + ROUND_GAP_MIN));
+        self.round_due = self.round_due.min(soonest);
+        self.dirty = true;
+    }
+
+    /// Sends and schedules what foca asked for.
+    fn flush(&mut self) {
+        let cluster = self.foca.identity().0.cluster;
+        while let Some((to, message)) = self.output.to_send() {
+            let mut packet = BytesMut::with_capacity(ENVELOPE_BYTES + message.len());
+            put_envelope(cluster, &mut packet);
+            packet.extend_from_slice(&message);
+            self.shared.counters.sent.fetch_add(1, Ordering::Relaxed);
+            self.datagrams.send(to.0.gossip_address, packet.freeze());
+        }
+        let now = P::now();
+        while let Some((after, timer)) = self.output.to_schedule() {
+            self.schedule.add(now + after, timer);
+        }
+        while let Some(notification) = self.output.to_notify() {
+            tracing::debug!(?notification, "gossip");
+            self.dirty = true;
+        }
+    }
+
+    /// Brings the view and the codec's rules up to date.
+    fn publish(&mut self) {
+        let me = self.foca.identity();
+        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.dirty && rules.known.len() == self.foca.iter_membership_state().len() {
+            return;
+        }
+        self.dirty = false;
+        rules.me = me.clone();
+        rules.known = self.foca.iter_membership_state().map(|member| member.id().0.node).collect();
+        drop(rules);
+
+        let others: BTreeMap<u64, Known> = self
+            .foca
+            .iter_membership_state()
+            .filter(|member| member.id().0.node != me.0.node && !are_foreign(me.0.cluster, member.id().0.cluster))
+            .map(|member| {
+                let alive = member.state() != foca::State::Down;
+                (member.id().0.node, Known { peer: Peer::clone(&member.id().0), alive })
+            })
+            .collect();
+        let mut view = self.shared.view();
+        if view.me.version != me.0.version || view.others != others {
+            view.me.version = me.0.version;
+            view.others = others;
+            view.generation += 1;
+            self.shared.changes.notify_waiters();
+        }
+    }
+}
