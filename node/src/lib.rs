@@ -1,6 +1,6 @@
 //! A limiter node.
 //!
-//! Data flows one way: a door ([`doors`]) turns a wire request into a `Request`, the rules of the replicated state
+//! Data flows one way: a door (`doors`) turns a wire request into a `Request`, the rules of the replicated state
 //! say which policies apply, [`admission`] gets a decision through [`consensus`], the door words it. [`gossip`] finds
 //! the other nodes; it never decides who votes.
 //!
@@ -12,6 +12,8 @@ pub mod admission;
 pub mod bugs;
 pub mod consensus;
 pub mod gossip;
+pub mod node;
 pub mod platform;
 pub mod storage;
+mod sync;
 pub mod transport;

@@ -15,13 +15,13 @@ pub trait Platform: Copy + Debug + Default + Eq + Ord + Send + Sync + 'static {
     /// The runtime behind it.
     type Rt: AsyncRuntime;
 
-    /// Starts a task; it goes on when the handle is dropped.
-    fn spawn<T>(future: T) -> <Self::Rt as AsyncRuntime>::JoinHandle<T::Output>
+    /// Starts a task that nobody waits for.
+    fn spawn<T>(future: T)
     where
-        T: Future + Send + 'static,
-        T::Output: Send + 'static,
+        T: Future<Output = ()> + Send + 'static,
     {
-        Self::Rt::spawn(future)
+        // Dropping the handle leaves the task running.
+        drop(Self::Rt::spawn(future));
     }
 
     /// Waits.

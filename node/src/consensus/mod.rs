@@ -1,7 +1,289 @@
 //! openraft behind one facade: propose, read barrier, members.
+//!
+//! No openraft type leaves this module but through the log adapter of `storage`.
 
+pub mod autopilot;
+mod clock;
 mod convert;
+pub mod founding;
+mod link;
+mod machine;
+mod network;
+mod service;
 mod types;
+pub mod wire;
 
+use std::collections::BTreeMap;
+use std::io;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use clock::ClusterClock;
 pub use convert::{decode_payload, encode_payload, log_id_from_raft, log_id_to_raft, vote_from_raft, vote_to_raft};
+pub use link::{CallError, Link};
+pub use machine::{FEATURE_LEVEL, Machine, State};
+use openraft::alias::CommittedLeaderIdOf;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::ClientWriteError;
+use openraft::impls::ProgressResponder;
+use openraft::{Config, Raft, ReadPolicy, SnapshotPolicy};
+use quorate_limits::{Batch, Command, Outcome, PartOutcome};
+pub use service::PeerService;
 pub use types::{Applied, Member, Proposal, Types};
+
+use self::network::Network;
+use crate::platform::Platform;
+use crate::storage::Disk;
+use crate::storage::LogAdapter;
+
+type RaftOf<P> = Raft<Types<P>, Machine<P>>;
+
+/// Timing and sizes of consensus.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// Between heartbeats.
+    pub heartbeat: Duration,
+    /// The shortest time without a leader before an election.
+    pub election_min: Duration,
+    /// The longest; also the leader's lease.
+    pub election_max: Duration,
+    /// Log entries between snapshots.
+    pub snapshot_every: u64,
+    /// Log entries kept behind a snapshot, for followers that lag a little.
+    pub keep_behind_snapshot: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(100),
+            election_min: Duration::from_millis(300),
+            election_max: Duration::from_millis(600),
+            snapshot_every: 50_000,
+            keep_behind_snapshot: 5_000,
+        }
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Tuning {
+    fn config(&self) -> io::Result<Config> {
+        let election_max = millis(self.election_max);
+        Config {
+            cluster_name: "quorate".to_owned(),
+            heartbeat_interval: millis(self.heartbeat),
+            election_timeout_min: millis(self.election_min),
+            election_timeout_max: election_max,
+            enable_pre_vote: Some(true),
+            // Lets a connected majority elect although the old leader still reaches some of it (openraft #2080).
+            quorum_loss_probe_interval: Some(2 * election_max),
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every),
+            max_in_snapshot_log_to_keep: self.keep_behind_snapshot,
+            replication_lag_threshold: self.snapshot_every * 2,
+            install_snapshot_timeout: 30_000,
+            // Entries are batches already; a frame of 64 stays within a few megabytes.
+            max_payload_entries: 64,
+            allow_log_reversion: None,
+            ..Config::default()
+        }
+        .validate()
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))
+    }
+}
+
+/// Leadership as it was when it was looked at: proposals under it fail once it is lost.
+#[derive(Clone, Debug)]
+pub struct Leadership<P: Platform> {
+    committed: CommittedLeaderIdOf<Types<P>>,
+}
+
+/// A proposal was not applied under the leadership it was made for. Whether it ever will be is unknown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotLeader {
+    /// Who may lead now.
+    pub leader: Option<u64>,
+}
+
+/// Consensus on one node.
+pub struct Consensus<P: Platform> {
+    raft: RaftOf<P>,
+    state: Arc<State>,
+    clock: Arc<ClusterClock<P>>,
+    link: Arc<Link<P>>,
+    platform: PhantomData<P>,
+}
+
+impl<P: Platform> Clone for Consensus<P> {
+    fn clone(&self) -> Self {
+        Self {
+            raft: self.raft.clone(),
+            state: Arc::clone(&self.state),
+            clock: Arc::clone(&self.clock),
+            link: Arc::clone(&self.link),
+            platform: PhantomData,
+        }
+    }
+}
+
+impl<P: Platform> Consensus<P> {
+    /// Starts consensus from what the disk holds.
+    ///
+    /// # Errors
+    /// When the disk cannot be read or the settings contradict each other.
+    pub async fn start(disk: &Disk, link: Arc<Link<P>>, tuning: &Tuning) -> io::Result<Self> {
+        let clock = Arc::new(ClusterClock::default());
+        let machine = Machine::open(Arc::clone(&disk.snapshots), Arc::clone(&clock)).await?;
+        let state = machine.state();
+        let observed = Arc::clone(&clock);
+        let observe = Arc::new(move |proposal: &Proposal| {
+            if let Some(stamp) = Batch::peek_stamp(&proposal.0) {
+                observed.observe(stamp);
+            }
+        });
+        let log = LogAdapter::<P>::new(Arc::clone(&disk.log), observe);
+        let config = Arc::new(tuning.config()?);
+        let raft = Raft::new(link.me(), config, Network::new(Arc::clone(&link)), log, machine)
+            .await
+            .map_err(|fatal| io::Error::other(fatal.to_string()))?;
+        // Followers must not take up again the leadership of a former life.
+        Ok(Self { raft, state, clock, link, platform: PhantomData })
+    }
+
+    /// The applied state.
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// Cluster time on this node.
+    pub fn clock(&self) -> &ClusterClock<P> {
+        &self.clock
+    }
+
+    /// The way to other nodes.
+    pub fn link(&self) -> &Arc<Link<P>> {
+        &self.link
+    }
+
+    pub(crate) fn raft(&self) -> &RaftOf<P> {
+        &self.raft
+    }
+
+    /// Who leads, as far as this node knows.
+    pub fn leader(&self) -> Option<u64> {
+        self.raft.metrics().borrow_watched().current_leader
+    }
+
+    /// Waits until somebody leads who is not `known`.
+    pub async fn leader_other_than(&self, known: Option<u64>) -> Option<u64> {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let leader = metrics.borrow_watched().current_leader;
+            if leader.is_some() && leader != known {
+                return leader;
+            }
+            if metrics.changed().await.is_err() {
+                // Consensus has stopped; nobody will lead.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// This node's leadership, if it leads.
+    pub fn leadership(&self) -> Option<Leadership<P>> {
+        let leader = self.raft.as_leader().ok()?;
+        Some(Leadership { committed: leader.to_committed_leader_id() })
+    }
+
+    /// Hands a batch to the log under a leadership, and returns at once; the outcome comes through the future.
+    /// Batches handed over one after the other stand in the log in that order.
+    pub async fn propose(
+        &self,
+        leadership: &Leadership<P>,
+        batch: &Batch,
+    ) -> impl Future<Output = Result<Vec<PartOutcome>, NotLeader>> + Send + use<P> {
+        let (responder, done) = ProgressResponder::complete_only();
+        let request = self.raft.write(Proposal(batch.encode().into()));
+        let sent = request.responder(responder).with_leader(leadership.committed).await.is_ok();
+        async move {
+            if !sent {
+                return Err(NotLeader { leader: None });
+            }
+            match done.await {
+                Ok(Ok(response)) => Ok(response.data.0),
+                Ok(Err(ClientWriteError::ForwardToLeader(forward))) => Err(NotLeader { leader: forward.leader_id }),
+                Ok(Err(_)) | Err(_) => Err(NotLeader { leader: None }),
+            }
+        }
+    }
+
+    /// Looks at the state as the leader: sees everything acknowledged before it was asked. Also the log index that the
+    /// answers reflect at least.
+    ///
+    /// # Errors
+    /// When this node does not lead or cannot show that it does.
+    pub async fn read(&self, commands: &[Command]) -> Result<(Vec<Outcome>, u64), NotLeader> {
+        let barrier = self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
+        let Ok(barrier) = barrier else {
+            return Err(NotLeader { leader: self.leader().filter(|leader| *leader != self.link.me()) });
+        };
+        let now = self.clock.now();
+        let outcomes = self.state.read(|state| commands.iter().map(|command| state.evaluate(now, command)).collect());
+        Ok((outcomes, barrier.index()))
+    }
+
+    /// Waits until this node has applied the entry at `index`.
+    pub async fn applied(&self, index: u64) {
+        let mut metrics = self.raft.metrics();
+        loop {
+            if metrics.borrow_watched().last_applied.is_some_and(|id| id.index() >= index) {
+                return;
+            }
+            if metrics.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Founds the cluster with these members. Doing it again with the same members changes nothing.
+    ///
+    /// # Errors
+    /// When consensus has stopped.
+    pub async fn initialize(&self, members: BTreeMap<u64, Member>) -> Result<(), String> {
+        match self.raft.initialize(members).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.api_error().is_some() => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Waits until consensus has stopped on its own; says why.
+    pub async fn failed(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_watched().running_state {
+                return fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "consensus has stopped".to_owned();
+            }
+        }
+    }
+
+    /// Hands leadership to `target`, which must have caught up.
+    ///
+    /// # Errors
+    /// When consensus has stopped.
+    pub async fn transfer_leader(&self, target: u64) -> Result<(), String> {
+        self.raft.trigger().transfer_leader(target).await.map_err(|fatal| fatal.to_string())
+    }
+
+    /// Stops consensus.
+    pub async fn stop(&self) {
+        // The only error is that the core had panicked, which `failed` reports.
+        let _ = self.raft.shutdown().await;
+    }
+}

@@ -146,7 +146,7 @@ impl<P: Platform> Gossip<P> {
             changes: Notify::new(),
         });
         let agent = Agent::<P>::new(id, Arc::clone(&shared), datagrams, contacts);
-        drop(P::spawn(agent.run()));
+        P::spawn(agent.run());
         Ok(Arc::new(Self { shared, platform: PhantomData }))
     }
 

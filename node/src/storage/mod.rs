@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 
 mod adapter;
 mod error;
@@ -31,7 +32,7 @@ pub use folder::{DirectoryLock, lock_directory};
 pub use identity::{ClusterId, Identity, Promise};
 
 /// The position of a record in the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LogId {
     /// The term of the leader that wrote it.
     pub term: u64,
@@ -46,7 +47,7 @@ impl fmt::Display for LogId {
 }
 
 /// A vote, as Raft keeps it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vote {
     /// The term.
     pub term: u64,

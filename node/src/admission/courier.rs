@@ -1,0 +1,203 @@
+//! Brings parts and reads to the leader, wherever it is, and their outcomes back.
+//!
+//! It keeps this node's session: the name under which its parts count once. A part is sent to the leader again and
+//! again, always under its number, until it is answered or nobody waits for it any more.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use openraft_rt::{AsyncRuntime, Instant as _, Select2};
+use quorate_limits::{Command, Outcome, Part, PartOutcome, Sequence, SessionId, decode_outcomes};
+use tokio::sync::Notify;
+use tracing::{debug, info};
+
+use super::LeaderQueue;
+use crate::consensus::wire::{self, ForwardAnswer, Kind, Read, ReadAnswer};
+use crate::consensus::{Consensus, NotLeader};
+use crate::platform::{Instant, Platform};
+use crate::sync::lock;
+use crate::transport::Lane;
+
+/// How long one attempt may take before the part is sent again.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long to wait before asking a leader again that turned a part away.
+const TURNED_AWAY_PAUSE: Duration = Duration::from_millis(10);
+/// How long opening a session may take before it is tried anew.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The cluster refuses this node a session; the reason is for people, and the node must stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRefused(pub String);
+
+#[derive(Clone, Copy)]
+struct Session {
+    id: SessionId,
+    next: Sequence,
+}
+
+/// The way to the leader.
+pub struct Courier<P: Platform> {
+    consensus: Consensus<P>,
+    queue: Arc<LeaderQueue<P>>,
+    boot: u64,
+    session: Mutex<Option<Session>>,
+    /// Woken when the session opens or is lost.
+    session_changed: Notify,
+}
+
+impl<P: Platform> Courier<P> {
+    /// A courier for a node that started for the `boot`th time.
+    pub fn new(consensus: Consensus<P>, queue: Arc<LeaderQueue<P>>, boot: u64) -> Self {
+        Self { consensus, queue, boot, session: Mutex::default(), session_changed: Notify::new() }
+    }
+
+    /// Keeps a session open for as long as the node lives.
+    ///
+    /// # Errors
+    /// When the cluster has seen a later boot of this node: it runs on an older copy of its disk.
+    pub async fn keep_session(&self) -> SessionRefused {
+        loop {
+            if lock(&self.session).is_some() {
+                self.wait_for_change(|session| session.is_none()).await;
+            }
+            let id = SessionId(P::random());
+            let part = Part::OpenSession { node: self.consensus.link().me(), boot: self.boot, session: id };
+            match self.deliver(&part, P::now() + OPEN_TIMEOUT).await {
+                Some(PartOutcome::Done) => {
+                    debug!("session opened");
+                    *lock(&self.session) = Some(Session { id, next: 1 });
+                    self.session_changed.notify_waiters();
+                }
+                Some(PartOutcome::OlderDisk { highest }) => {
+                    return SessionRefused(format!(
+                        "this node starts for time {}, but the cluster has seen it start {highest} times: its data is \
+                         an older copy. Remove its data folder and let it join anew",
+                        self.boot
+                    ));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn wait_for_change(&self, wanted: impl Fn(&Option<Session>) -> bool) {
+        loop {
+            let mut changed = std::pin::pin!(self.session_changed.notified());
+            changed.as_mut().enable();
+            if wanted(&lock(&self.session)) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// The next number of this node's session; waits until there is one.
+    async fn number(&self) -> (SessionId, Sequence) {
+        loop {
+            if let Some(session) = lock(&self.session).as_mut() {
+                let number = session.next;
+                session.next += 1;
+                return (session.id, number);
+            }
+            self.wait_for_change(Option::is_some).await;
+        }
+    }
+
+    /// Commits commands: each counts once. `None` when nothing is known by `until`; they may have been applied.
+    pub async fn commit(&self, commands: Vec<Command>, until: Instant<P>) -> Option<Arc<Vec<Outcome>>> {
+        let remaining = until.saturating_duration_since(P::now());
+        let (session, sequence) = P::timeout(remaining, self.number()).await?;
+        let part = Part::Commands { session, sequence, commands: Arc::new(commands) };
+        match self.deliver(&part, until).await? {
+            PartOutcome::Applied(outcomes) => Some(outcomes),
+            PartOutcome::UnknownSession => {
+                let mut current = lock(&self.session);
+                if current.is_some_and(|current| current.id == session) {
+                    info!("the session has ended; opening another");
+                    *current = None;
+                    self.session_changed.notify_waiters();
+                }
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Brings a part to the leader until it is answered.
+    pub async fn deliver(&self, part: &Part, until: Instant<P>) -> Option<PartOutcome> {
+        let body = wire::encode(part);
+        self.until_answered(until, |leader| {
+            let body = body.clone();
+            async move {
+                if leader == self.consensus.link().me() {
+                    return Some(self.queue.submit(part.clone()).await);
+                }
+                let answer = self.call(leader, Kind::Forward, &body).await?;
+                match wire::decode(&answer).ok()? {
+                    ForwardAnswer::Applied(outcomes) => Some(Ok(decode_outcomes(&outcomes).ok()?.pop()?)),
+                    ForwardAnswer::NotLeader(leader) => Some(Err(NotLeader { leader })),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Looks at the leader's state. Also the log index the answers reflect at least.
+    pub async fn read(&self, commands: Vec<Command>, until: Instant<P>) -> Option<(Vec<Outcome>, u64)> {
+        let read = Read { commands };
+        let body = wire::encode(&read);
+        let commands = &read.commands;
+        self.until_answered(until, |leader| {
+            let body = body.clone();
+            async move {
+                if leader == self.consensus.link().me() {
+                    return Some(self.consensus.read(commands).await);
+                }
+                let answer = self.call(leader, Kind::Read, &body).await?;
+                match wire::decode(&answer).ok()? {
+                    ReadAnswer::Outcomes(outcomes, index) => Some(Ok((outcomes, index))),
+                    ReadAnswer::NotLeader(leader) => Some(Err(NotLeader { leader })),
+                }
+            }
+        })
+        .await
+    }
+
+    async fn call(&self, leader: u64, kind: Kind, body: &[u8]) -> Option<bytes::Bytes> {
+        let link = self.consensus.link();
+        link.call(leader, kind, Lane::Forward, body, ATTEMPT_TIMEOUT).await.ok()
+    }
+
+    /// Tries one leader after the other until one answers or `until` has passed. An attempt ends early when another
+    /// leader is known.
+    async fn until_answered<T, F>(&self, until: Instant<P>, attempt: impl Fn(u64) -> F) -> Option<T>
+    where
+        T: Send,
+        F: Future<Output = Option<Result<T, NotLeader>>> + Send,
+    {
+        let mut hint = None;
+        loop {
+            let remaining = until.saturating_duration_since(P::now());
+            if remaining.is_zero() {
+                return None;
+            }
+            let leader = match hint.take().or_else(|| self.consensus.leader()) {
+                Some(leader) => leader,
+                None => P::timeout(remaining, self.consensus.leader_other_than(None)).await??,
+            };
+            let try_it = P::timeout(remaining.min(ATTEMPT_TIMEOUT), attempt(leader));
+            let moved = self.consensus.leader_other_than(Some(leader));
+            match P::Rt::select2(Box::pin(try_it), Box::pin(moved)).await {
+                Select2::First(Some(Some(Ok(value)))) => return Some(value),
+                Select2::First(Some(Some(Err(not_leader)))) => {
+                    hint = not_leader.leader.filter(|other| *other != leader);
+                    if hint.is_none() {
+                        P::sleep(TURNED_AWAY_PAUSE).await;
+                    }
+                }
+                Select2::First(Some(None)) => P::sleep(TURNED_AWAY_PAUSE).await,
+                Select2::First(None) | Select2::Second(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What a door gets: a verdict, or the reason why there is none.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_limits::{Charge, Decision, Enforcement, OnUnavailable, PolicyName, Rules};
+
+/// How fresh a check must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// It sees every decision acknowledged before it was asked.
+    Linearizable,
+    /// What this node has applied.
+    Local,
+}
+
+/// A decision, with the rules it was made by.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// Whether the request may pass.
+    pub admitted: bool,
+    /// The revision of the whole policy table it was judged by.
+    pub revision: u64,
+    rules: Arc<Rules>,
+    charges: Vec<Charge>,
+    decision: Decision,
+}
+
+/// Where one limit stands after a decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitReport<'a> {
+    /// The policy.
+    pub policy: &'a PolicyName,
+    /// The limit's name.
+    pub name: &'a str,
+    /// Hits per window; the burst of a token bucket.
+    pub limit: u64,
+    /// The window.
+    pub window: Duration,
+    /// Hits left.
+    pub remaining: u64,
+    /// Until all of it is available again.
+    pub reset: Duration,
+    /// Until the same request would pass this limit; `None` when it never will.
+    pub retry: Option<Duration>,
+    /// Whether it stands against the request.
+    pub exceeded: bool,
+    /// Whether its policy only watches.
+    pub shadow: bool,
+}
+
+impl Verdict {
+    /// A verdict from what was matched and what came out.
+    #[must_use]
+    pub fn new(rules: Arc<Rules>, charges: Vec<Charge>, decision: Decision) -> Self {
+        Self { admitted: decision.admitted, revision: rules.revision(), rules, charges, decision }
+    }
+
+    /// Every limit that applies, charge by charge. Empty when no policy matches.
+    pub fn limits(&self) -> impl Iterator<Item = LimitReport<'_>> {
+        let mut states = self.decision.limits.iter();
+        self.charges.iter().flat_map(move |charge| {
+            let states: Vec<_> = states.by_ref().take(charge.counters.len()).collect();
+            states.into_iter().enumerate().filter_map(move |(index, state)| {
+                let policy = self.rules.policy(charge.policy)?;
+                let limit = self.rules.limit(charge, index)?;
+                Some(LimitReport {
+                    policy: &policy.name,
+                    name: &limit.name,
+                    limit: if limit.algorithm == quorate_limits::Algorithm::TokenBucket {
+                        limit.burst
+                    } else {
+                        limit.limit
+                    },
+                    window: Duration::from_nanos(limit.window_ns),
+                    remaining: state.remaining,
+                    reset: Duration::from_nanos(state.reset_ns),
+                    retry: (state.retry_ns != u64::MAX).then(|| Duration::from_nanos(state.retry_ns)),
+                    exceeded: state.exceeded,
+                    shadow: policy.enforcement == Enforcement::Shadow,
+                })
+            })
+        })
+    }
+}
+
+/// No decision is known in time. The request may have been charged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unavailable {
+    /// Why.
+    pub reason: UnavailableReason,
+    /// What the policies that apply say: `Allow` only when every one of them does.
+    pub on_unavailable: OnUnavailable,
+}
+
+/// Why there is no decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnavailableReason {
+    /// The node has not joined a cluster yet.
+    NotJoined,
+    /// The deadline passed; most often because there is no leader.
+    Deadline,
+    /// Too many requests wait already.
+    Overloaded,
+    /// The policy's share of counters is used up and the request needs a new one.
+    CountersFull,
+    /// The node is stopping.
+    Stopping,
+}
+
+impl fmt::Display for UnavailableReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotJoined => "this node has not joined a cluster yet",
+            Self::Deadline => "no decision in time; the cluster may be without a leader",
+            Self::Overloaded => "too many requests are waiting on this node",
+            Self::CountersFull => "the policy has used up its share of counters and this request needs a new one",
+            Self::Stopping => "this node is stopping",
+        })
+    }
+}

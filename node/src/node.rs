@@ -1,0 +1,356 @@
+//! A whole node below its doors: identity, consensus, gossip, admission. The simulator runs many of these.
+
+mod status;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use openraft_rt::AsyncRuntime;
+use quorate_limits::{Part, Policy, PolicyChange, PolicyOutcome, Request, Rules, Settings};
+pub use status::{ClusterStatus, MemberStatus};
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use crate::admission::{Consistency, Courier, LeaderQueue, Limiter, Unavailable, UnavailableReason, Verdict};
+use crate::consensus::founding::Founding;
+use crate::consensus::{Consensus, FEATURE_LEVEL, Link, PeerService, Tuning, autopilot};
+use crate::gossip::{Contacts, Datagrams, Gossip, Peer};
+use crate::platform::Platform;
+use crate::storage::{Disk, Identity};
+use crate::transport::Transport;
+
+/// How long a founding command or the first read may take before it is tried again.
+const SETUP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a leader waits for its successor to catch up before it goes anyway.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Between two looks at something that sends no signal.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What a node is started with.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// Its name.
+    pub name: String,
+    /// Where its gossip can be reached.
+    pub gossip_address: SocketAddr,
+    /// Where its consensus can be reached, `host:port`.
+    pub raft_address: String,
+    /// Where its data door can be reached, `host:port`.
+    pub http_address: String,
+    /// Nodes that found the cluster; 0 waits to be told.
+    pub bootstrap_expect: usize,
+    /// The policies a cluster is founded with.
+    pub first_policies: Vec<Policy>,
+    /// Counters a cluster founded by this node may hold.
+    pub counters_max: u64,
+    /// Timing and sizes of consensus.
+    pub tuning: Tuning,
+}
+
+/// A running node.
+pub struct Node<P: Platform> {
+    options: NodeOptions,
+    consensus: Consensus<P>,
+    queue: Arc<LeaderQueue<P>>,
+    courier: Arc<Courier<P>>,
+    limiter: Limiter<P>,
+    founding: Arc<Founding<P>>,
+    gossip: Arc<Gossip<P>>,
+    caught_up: AtomicBool,
+    draining: AtomicBool,
+    refused: std::sync::Mutex<Option<String>>,
+    refused_changed: Notify,
+}
+
+/// Why a node is not ready, for people.
+pub type NotReady = String;
+
+impl<P: Platform> Node<P> {
+    /// Starts a node on its disk. Returns at once; joining and catching up go on in the background.
+    ///
+    /// # Errors
+    /// When the disk cannot be read or written.
+    pub async fn start(
+        options: NodeOptions,
+        disk: &Disk,
+        transport: Arc<dyn Transport>,
+        datagrams: Arc<dyn Datagrams>,
+        contacts: Arc<dyn Contacts>,
+    ) -> io::Result<Arc<Self>> {
+        let identity = boot::<P>(disk, &options.name)?;
+        let me = Peer {
+            node: identity.node,
+            boot: identity.boot,
+            version: 0,
+            name: identity.name.clone(),
+            cluster: identity.cluster,
+            gossip_address: options.gossip_address,
+            raft_address: options.raft_address.clone(),
+            http_address: options.http_address.clone(),
+        };
+        let gossip = Gossip::start(me, datagrams, contacts)?;
+        let link = Arc::new(Link::new(identity.node, identity.cluster, transport, Arc::clone(&gossip)));
+        let consensus = Consensus::start(disk, Arc::clone(&link), &options.tuning).await?;
+        let queue = Arc::new(LeaderQueue::new(consensus.clone()));
+        let courier = Arc::new(Courier::new(consensus.clone(), Arc::clone(&queue), identity.boot));
+        let limiter = Limiter::start(consensus.clone(), &courier);
+        let founding = Arc::new(Founding::new(identity, Arc::clone(&disk.identity), link, Arc::clone(&gossip)));
+        let node = Arc::new(Self {
+            options,
+            consensus,
+            queue,
+            courier,
+            limiter,
+            founding,
+            gossip,
+            caught_up: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            refused: std::sync::Mutex::default(),
+            refused_changed: Notify::new(),
+        });
+        P::spawn(Arc::clone(&node.queue).run());
+        P::spawn(autopilot::run(node.consensus.clone(), Arc::clone(&node.gossip)));
+        P::spawn(Arc::clone(&node).join());
+        Ok(node)
+    }
+
+    /// The receiving end of other nodes' frames.
+    pub fn service(&self) -> Arc<PeerService<P>> {
+        Arc::new(PeerService::new(self.consensus.clone(), Arc::clone(&self.queue), Arc::clone(&self.founding)))
+    }
+
+    /// From an empty disk (or a restart) to a member that has caught up.
+    async fn join(self: Arc<Self>) {
+        if let Some(members) = self.founding.run(self.options.bootstrap_expect).await {
+            if let Err(reason) = self.consensus.initialize(members).await {
+                self.refuse(reason);
+                return;
+            }
+        }
+        P::spawn(Arc::clone(&self).hold_session());
+        P::spawn(Arc::clone(&self).found());
+        self.catch_up().await;
+        self.caught_up.store(true, Ordering::SeqCst);
+        info!("ready: this node has caught up with its cluster");
+    }
+
+    async fn hold_session(self: Arc<Self>) {
+        let refused = self.courier.keep_session().await;
+        self.refuse(refused.0);
+    }
+
+    /// Until the cluster is founded, whoever leads proposes the founding; the first in the log counts.
+    async fn found(self: Arc<Self>) {
+        while !self.consensus.state().rules().founded() {
+            if self.consensus.leadership().is_some() {
+                let part = Part::Found { settings: self.settings(), policies: self.options.first_policies.clone() };
+                P::timeout(SETUP_TIMEOUT, self.queue.submit(part)).await;
+                P::timeout(SETUP_TIMEOUT, self.queue.submit(Part::RaiseFeatureLevel(FEATURE_LEVEL))).await;
+            }
+            P::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        let mut secret = [0; 16];
+        secret[..8].copy_from_slice(&P::random().to_le_bytes());
+        secret[8..].copy_from_slice(&P::random().to_le_bytes());
+        Settings { secret, counters_max: self.options.counters_max }
+    }
+
+    /// Waits until this node has applied all that was committed when it asked.
+    async fn catch_up(&self) {
+        loop {
+            let until = P::now() + SETUP_TIMEOUT;
+            if let Some((_, index)) = self.courier.read(Vec::new(), until).await {
+                self.consensus.applied(index).await;
+                if self.consensus.state().rules().founded() {
+                    return;
+                }
+            }
+            P::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    fn refuse(&self, reason: String) {
+        *crate::sync::lock(&self.refused) = Some(reason);
+        self.refused_changed.notify_waiters();
+    }
+
+    /// Decides a request: charges it when it is admitted, changes nothing when it is denied. Hits of 0 only look, as
+    /// [`check`](Self::check) does.
+    ///
+    /// # Errors
+    /// When no decision is known within `deadline`; it may have been charged then.
+    pub async fn decide(&self, request: &Request, deadline: Duration) -> Result<Verdict, Unavailable> {
+        self.limiter.decide(request, deadline).await
+    }
+
+    /// Looks where a request stands; changes nothing.
+    ///
+    /// # Errors
+    /// When nothing is known within `deadline`.
+    pub async fn check(
+        &self,
+        request: &Request,
+        consistency: Consistency,
+        deadline: Duration,
+    ) -> Result<Verdict, Unavailable> {
+        self.limiter.check(request, consistency, deadline).await
+    }
+
+    /// Makes the counters that a request meets as if never used.
+    ///
+    /// # Errors
+    /// When it is not known within `deadline` whether it took effect.
+    pub async fn reset(&self, request: &Request, deadline: Duration) -> Result<(), Unavailable> {
+        self.limiter.reset(request, deadline).await
+    }
+
+    /// Changes policies. Once acknowledged, no node judges by the old ones.
+    ///
+    /// # Errors
+    /// When it is not known within `deadline` whether it took effect.
+    pub async fn change_policies(
+        &self,
+        change: PolicyChange,
+        deadline: Duration,
+    ) -> Result<PolicyOutcome, Unavailable> {
+        self.limiter.change_policies(change, deadline).await
+    }
+
+    /// Founds the cluster with exactly these members (Raft id to name), for whoever starts nodes with
+    /// `bootstrap_expect` 0. Again with the same members changes nothing.
+    ///
+    /// # Errors
+    /// Why not all have promised, for people.
+    pub async fn bootstrap(&self, members: std::collections::BTreeMap<u64, String>) -> Result<(), String> {
+        self.founding.found(members).await
+    }
+
+    /// The rules this node has applied.
+    #[must_use]
+    pub fn rules(&self) -> Arc<Rules> {
+        self.consensus.state().rules()
+    }
+
+    /// Counters this node holds.
+    #[must_use]
+    pub fn counters(&self) -> usize {
+        self.consensus.state().read(quorate_limits::StateMachine::counters)
+    }
+
+    /// Commands that wait to be sent or proposed.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.limiter.waiting() + self.queue.waiting()
+    }
+
+    /// Log entries this node proposed while it led.
+    #[must_use]
+    pub fn entries_proposed(&self) -> u64 {
+        self.queue.entries()
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.founding.identity()
+    }
+
+    /// Whether this node has caught up once since it started and is not draining.
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub fn ready(&self) -> Result<(), NotReady> {
+        if self.draining.load(Ordering::SeqCst) {
+            Err("this node is draining".to_owned())
+        } else if self.caught_up.load(Ordering::SeqCst) {
+            Ok(())
+        } else if self.consensus.link().cluster().is_none() {
+            Err(UnavailableReason::NotJoined.to_string())
+        } else {
+            Err("this node has not caught up with its cluster yet".to_owned())
+        }
+    }
+
+    /// Goes unready, and hands leadership over if it leads. Requests are still answered.
+    pub async fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        if self.consensus.leadership().is_some() {
+            P::timeout(HANDOVER_TIMEOUT, self.hand_over(None)).await;
+        }
+        self.queue.pause(false);
+    }
+
+    /// Hands leadership to `target`, or to whichever voter is furthest.
+    ///
+    /// # Errors
+    /// Why it cannot be done.
+    pub async fn transfer_leader(&self, target: Option<u64>) -> Result<u64, String> {
+        if self.consensus.leadership().is_none() {
+            return Err("this node does not lead".to_owned());
+        }
+        let handed = P::timeout(HANDOVER_TIMEOUT, self.hand_over(target)).await;
+        self.queue.pause(false);
+        handed.unwrap_or_else(|| Err("nobody took over in time".to_owned()))
+    }
+
+    /// Stops proposing, waits until the successor has everything, then lets it lead. Parts that wait go to it.
+    async fn hand_over(&self, target: Option<u64>) -> Result<u64, String> {
+        let me = self.consensus.link().me();
+        self.queue.pause(true);
+        self.queue.idle().await;
+        loop {
+            let successor = self.successor(target)?;
+            if let Some(successor) = successor {
+                info!(to = format!("{successor:016x}"), "hands leadership over");
+                self.consensus.transfer_leader(successor).await?;
+                let next = self.consensus.leader_other_than(Some(me));
+                if P::timeout(self.options.tuning.election_max * 2, next).await.is_some() {
+                    return Ok(successor);
+                }
+                warn!("the hand-over was lost; trying again");
+            }
+            P::sleep(LOOK_INTERVAL / 10).await;
+        }
+    }
+
+    /// Waits until the node can no longer go on (a disk that failed, an entry it does not know, an older copy of its
+    /// disk); says why.
+    pub async fn failed(&self) -> String {
+        let refused = async {
+            loop {
+                let mut changed = std::pin::pin!(self.refused_changed.notified());
+                changed.as_mut().enable();
+                if let Some(reason) = crate::sync::lock(&self.refused).clone() {
+                    return reason;
+                }
+                changed.await;
+            }
+        };
+        match P::Rt::select2(Box::pin(refused), Box::pin(self.consensus.failed())).await {
+            openraft_rt::Select2::First(reason) | openraft_rt::Select2::Second(reason) => reason,
+        }
+    }
+
+    /// Stops consensus and gossip. Nothing is answered afterwards.
+    pub async fn stop(&self) {
+        self.gossip.stop();
+        self.consensus.stop().await;
+    }
+}
+
+/// Counts this start, on the disk, before anything is sent. On an empty disk a new identity begins.
+fn boot<P: Platform>(disk: &Disk, name: &str) -> io::Result<Identity> {
+    let identity = match disk.identity.load()? {
+        Some(identity) => Identity { boot: identity.boot + 1, name: name.to_owned(), ..identity },
+        // Zero is kept free: frames use it for nobody.
+        None => Identity { node: P::random().max(1), name: name.to_owned(), boot: 1, cluster: None, promise: None },
+    };
+    disk.identity.save(&identity)?;
+    Ok(identity)
+}
