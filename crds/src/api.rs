@@ -44,7 +44,7 @@ impl CheckRequest {
 
 /// One check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with `descriptors`")]
 pub struct CheckBody {
     /// `default` unless told.
     #[serde(default = "default_domain")]
@@ -68,7 +68,7 @@ impl From<CheckBody> for Request {
 
 /// One entry of a descriptor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with `key` and `value`")]
 pub struct Entry {
     /// Its key.
     pub key: String,
@@ -78,7 +78,7 @@ pub struct Entry {
 
 /// Both forms in one, because an untagged enum could not say which field is wrong.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with `descriptors`, or with `checks`")]
 struct RawCheckRequest {
     checks: Option<Vec<CheckBody>>,
     domain: Option<String>,

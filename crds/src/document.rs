@@ -1,4 +1,5 @@
-//! One QuotaPolicy out of text, or a set of them out of a body. JSON and YAML go the same way: text, tree, resource, policy.
+//! One `QuotaPolicy` out of text, or a set of them out of a body. JSON and YAML go the same way: text, tree, resource,
+//! policy.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,7 @@ use crate::error::{FieldError, quoted};
 use crate::quota_policy::{API_VERSION, KIND, QuotaPolicy, QuotaPolicySpec};
 use crate::tree::{SET_BYTES_MAX, TEXT_BYTES_MAX, json_value, yaml_value};
 
-/// Reads the body of `PUT /v1/policies/{ns}/{name}`: one QuotaPolicy, as YAML or as JSON.
+/// Reads the body of `PUT /v1/policies/{ns}/{name}`: one `QuotaPolicy`, as YAML or as JSON.
 ///
 /// # Errors
 /// All that is wrong with it, by field.
@@ -28,7 +29,7 @@ pub fn parse_policy(body: &[u8], is_yaml: bool) -> Result<Policy, Vec<FieldError
 /// All that is wrong with it, by field. A name that is there twice is refused.
 pub fn parse_policy_set(body: &[u8]) -> Result<(Owner, Vec<Policy>), Vec<FieldError>> {
     #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
+    #[serde(deny_unknown_fields, expecting = "an object with `owner` and `policies`")]
     struct Set {
         owner: Option<OwnerName>,
         policies: Vec<Value>,
@@ -106,7 +107,7 @@ struct Document {
 /// The fields of an object's metadata. What the API server writes there is let pass, so that what `kubectl get -o yaml`
 /// prints can be read.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with `name` and `namespace`")]
 struct Metadata {
     name: Option<String>,
     namespace: Option<String>,

@@ -41,13 +41,15 @@ impl FieldError {
     /// What serde said, at the path where it said it.
     pub(crate) fn from_serde<E: fmt::Display>(error: &serde_path_to_error::Error<E>) -> Self {
         let path = error.path().to_string();
+        // `?` is a step that serde did not name; what lies above it is the place to look at.
+        let path = path.trim_end_matches(['.', '?']);
         // What was read may be quoted in both, and may be as long as the text.
         let path: String = path.chars().take(SERDE_TEXT_CHARS_MAX).collect();
         let mut message: String = error.inner().to_string().chars().take(SERDE_TEXT_CHARS_MAX).collect();
         if message.ends_with("expected a string") {
             message.push_str("; put it in quotes");
         }
-        Self::new(if path == "." { String::new() } else { path }, message)
+        Self::new(path, message)
     }
 }
 

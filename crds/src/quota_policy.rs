@@ -32,7 +32,7 @@ pub const DEFAULT_COUNT_BY: &str = "client_id";
     derive = "PartialEq",
     doc = "A quota: which requests it counts, by which keys, and how many it admits."
 )]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with `limits`")]
 pub struct QuotaPolicySpec {
     /// The cluster that enforces it, in the policy's own namespace unless that cluster admits this one. Ignored in files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,7 +67,7 @@ pub struct QuotaPolicySpec {
 
 /// Names the cluster that enforces a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with `name`")]
 pub struct ClusterRef {
     /// The cluster's name.
     #[schemars(length(min = 1, max = 253))]
@@ -76,7 +76,7 @@ pub struct ClusterRef {
 
 /// A condition on the entry of a descriptor: a key, and exactly one of `exact`, `prefix` and `any`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object like {key: client_id, exact: acme}")]
 pub struct Match {
     /// The entry's key.
     #[schemars(length(min = 1, max = 256))]
@@ -96,7 +96,11 @@ pub struct Match {
 
 /// One named limit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "an object with `name`, `algorithm`, `limit` and `window`"
+)]
 pub struct LimitSpec {
     /// Unique within the policy; lower case letters, digits and dashes.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
@@ -116,7 +120,7 @@ pub struct LimitSpec {
 
 /// Other figures for what matches more specifically.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with `match` and `limits`")]
 pub struct OverrideSpec {
     /// Conditions that must all hold within the descriptor that matched the policy.
     #[serde(rename = "match")]
@@ -129,7 +133,7 @@ pub struct OverrideSpec {
 
 /// Figures in place of those of the limit of the same name; at least one of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with `name` and the figures that differ")]
 pub struct OverrideLimit {
     /// The name of one of the policy's limits.
     #[schemars(length(min = 1, max = 63))]
