@@ -130,10 +130,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A cluster of `nodes` with the product's default settings, but no default policy.
+    /// A cluster of `nodes` with the product's default settings, but no default policy and a short drain.
     #[must_use]
     pub fn of(nodes: u8) -> Self {
-        Self { nodes, contacts: None, turn: Wanted::Shared, settings: vec![] }.set("DEFAULT_LIMIT", "none")
+        Self { nodes, contacts: None, turn: Wanted::Shared, settings: vec![] }
+            .set("DEFAULT_LIMIT", "none")
+            .set("DRAIN_DELAY", "200ms")
     }
 
     /// A setting of every node. `{dir}` stands for the cluster's folder.
@@ -453,4 +455,24 @@ pub fn figure(line: &str) {
     use std::io::Write as _;
     // Past the capture: only the print macros are captured.
     let _ = writeln!(std::io::stderr().lock(), "figure: {line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    #[should_panic(expected = "not within 20ms: the moon; last: no moon")]
+    async fn eventually_never_met_panics_with_what_and_the_last_reason() {
+        eventually(Duration::from_millis(20), "the moon", async || Err::<(), _>("no moon".to_owned())).await;
+    }
+
+    #[tokio::test]
+    async fn subnets_claimed_at_once_never_meet() {
+        let subnets: Vec<_> = (0..300).map(|_| Subnet::claim()).collect();
+        let mut octets: Vec<_> = subnets.iter().map(|subnet| subnet.octets).collect();
+        octets.sort_unstable();
+        octets.dedup();
+        assert_eq!(octets.len(), 300);
+    }
 }

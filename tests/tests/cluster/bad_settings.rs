@@ -16,10 +16,10 @@ async fn wrong_settings_each_ends_the_node_with_a_message_that_names_it() {
         ("SERVER_PORT", "http", &["SERVER_PORT", "http"]),
         ("SERVER_PORT", "70000", &["SERVER_PORT", "70000"]),
         ("RAFT_PORT", "-1", &["RAFT_PORT", "-1"]),
-        ("DISCOVERY_PORT", "", &["DISCOVERY_PORT"]),
+        ("DISCOVERY_PORT", "0", &["DISCOVERY_PORT", "65535"]),
         ("ADMIN_PORT", "x", &["ADMIN_PORT"]),
         ("BIND_HOST", "not an address", &["BIND_HOST"]),
-        ("CLUSTERS", "127.0.0.1", &["CLUSTERS", "port"]),
+        ("CLUSTERS", "127.0.0.1", &["CLUSTERS", "HOST:DISCOVERY_PORT"]),
         ("CLUSTERS", "127.0.0.1:x", &["CLUSTERS", "127.0.0.1:x"]),
         ("BOOTSTRAP_EXPECT", "many", &["BOOTSTRAP_EXPECT", "many"]),
         ("DEFAULT_LIMIT", "ten a minute", &["DEFAULT_LIMIT", "ten a minute"]),
@@ -28,7 +28,11 @@ async fn wrong_settings_each_ends_the_node_with_a_message_that_names_it() {
         ("LOG", "loud=very=much", &["LOG"]),
         ("POLICIES", "/no/such/folder", &["/no/such/folder"]),
         ("DATA_DIR", "/proc/nobody/may/write/here", &["/proc/nobody"]),
-        ("NODE_ID", "", &["NODE_ID"]),
+        ("NODE_ID", "a/b", &["NODE_ID", "a/b"]),
+        ("CLUSTERS", "limiter.test:50011", &["BOOTSTRAP_EXPECT=3"]),
+        ("DNS_SERVER", "nowhere", &["DNS_SERVER"]),
+        ("DRAIN_DELAY", "10", &["DRAIN_DELAY"]),
+        ("RAFT_VOL_DIR", "elsewhere", &["RAFT_VOL_DIR", "DATA_DIR"]),
     ];
     let mut wrong = vec![];
     for (name, value, words) in cases {
@@ -39,6 +43,12 @@ async fn wrong_settings_each_ends_the_node_with_a_message_that_names_it() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_wrong_settings_are_all_told_at_once() {
+    let cluster = Plan::of(1).set("LOG_FORMAT", "xml").set("SERVER_PORT", "x").set("DEFAULT_LIMIT", "y").build().await;
+    fails(cluster.node(0), &["LOG_FORMAT", "SERVER_PORT", "DEFAULT_LIMIT"]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

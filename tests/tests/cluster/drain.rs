@@ -9,7 +9,7 @@ use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leader_drained_under_load_another_leads_no_request_fails_and_it_ends_well() {
-    let cluster = Plan::of(3).alone().start().await;
+    let cluster = Plan::of(3).alone().set("DRAIN_DELAY", "3s").start().await;
     let quota = policy("drained", "drain", &json!([limit("FixedWindow", 100_000_000, "24h")]));
     cluster.node(0).admin_client().put_policy(&quota).await.unwrap();
     let leader = cluster.leader().await;
@@ -54,7 +54,7 @@ async fn leader_drained_under_load_another_leads_no_request_fails_and_it_ends_we
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_node_drained_in_turn_the_cluster_decides_all_the_time() {
-    let cluster = Plan::of(3).alone().set("DEFAULT_LIMIT", "100000000/24h").start().await;
+    let cluster = Plan::of(3).alone().set("DRAIN_DELAY", "1s").set("DEFAULT_LIMIT", "100000000/24h").start().await;
     let running = Load { connections: 6, ..Load::increments(cluster.addresses(), "rolled") }.start();
     for node in cluster.nodes() {
         node.stop().await;

@@ -210,7 +210,7 @@ async fn policy_of_the_files_changed_through_the_api_is_refused() {
     let delete = admin.send(Method::DELETE, "/v1/policies/default/mine", Bytes::new()).await.unwrap();
     for refused in [put, delete] {
         let text = refused.expect_status(409).text();
-        assert!(text.contains("files") && text.contains("default/mine"), "who holds what? {text}");
+        assert!(text.contains("policy files") && text.contains("default/mine"), "who holds what? {text}");
     }
     assert_eq!(cluster.node(0).client().get("/v1/policies").await.unwrap().text(), before);
 }
