@@ -13,3 +13,5 @@
 pub mod client;
 pub mod cluster;
 pub mod load;
+pub mod simulation;
+pub mod storage_suite;

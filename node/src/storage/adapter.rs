@@ -247,3 +247,6 @@ fn half_open(range: &impl RangeBounds<u64>) -> Range<u64> {
     };
     start..end
 }
+
+#[cfg(test)]
+mod tests;

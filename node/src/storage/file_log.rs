@@ -52,12 +52,16 @@ impl FileLog {
     /// # Errors
     /// When files cannot be read, or hold damage that is not a torn end; the error names file, offset and remedy.
     pub fn open(folder: &Path) -> Result<Self, OpenError> {
+        Self::open_with(folder, CHUNK_BYTES_MAX)
+    }
+
+    fn open_with(folder: &Path, chunk_bytes_max: usize) -> Result<Self, OpenError> {
         check_tail(folder)?;
         let dir = folder.to_str().ok_or_else(|| OpenError::path_not_text(folder))?;
         let config = Config {
             wal: raft_log::chunked_wal::Config {
                 read_buffer_size: Some(READ_BUFFER_BYTES),
-                chunk_max_size: Some(CHUNK_BYTES_MAX),
+                chunk_max_size: Some(chunk_bytes_max),
                 truncate_incomplete_record: Some(false),
                 flush_batch_wait: Some(Duration::ZERO),
                 ..raft_log::chunked_wal::Config::new(dir)
@@ -75,7 +79,7 @@ impl FileLog {
         let (flushes, queue) = channel();
         let flusher = std::thread::Builder::new().name("log-flusher".to_owned()).spawn({
             let log = log.clone();
-            move || run_flusher(&log, &queue)
+            move || run_flusher(&queue, || flush_and_wait(&log))
         })?;
         // A new log's first record is not durable yet; an identity must not be so before it.
         flush_and_wait(&log)?;
@@ -198,19 +202,21 @@ fn check_start(log: &Log, folder: &Path) -> Result<(), OpenError> {
     Err(OpenError::damaged(folder, None, format!("{purged} was purged, but of the records behind it {first}")))
 }
 
-fn run_flusher(log: &RwLock<Log>, queue: &Receiver<FlushDone>) {
+/// Answers flushes in groups until the queue closes. After an error nothing is tried again: what the kernel kept of a
+/// failed fsync is unknown.
+fn run_flusher(queue: &Receiver<FlushDone>, flush: impl Fn() -> io::Result<()>) {
+    let mut result = Ok(());
     while let Ok(first) = queue.recv() {
         let mut group = vec![first];
         group.extend(queue.try_iter().take(FLUSH_GROUP_MAX - 1));
-        let result = flush_and_wait(log);
+        result = result.and_then(|()| flush());
         for done in group {
             done(result.as_ref().copied().map_err(|error| io::Error::new(error.kind(), error.to_string())));
         }
     }
 }
 
-/// One write and fsync of all that was appended so far. After an error the log takes nothing more: what the kernel
-/// kept of a failed fsync is unknown, so it is never tried again.
+/// One write and fsync of all that was appended so far.
 fn flush_and_wait(log: &RwLock<Log>) -> io::Result<()> {
     let (sender, receiver): (SyncSender<io::Result<()>>, _) = sync_channel(1);
     log.write().map_err(|_| failed_before())?.flush(true, Some(sender))?;

@@ -1,1 +1,289 @@
+use std::fs;
+use std::path::PathBuf;
 
+use tempfile::TempDir;
+
+use super::*;
+use crate::storage::log_tail::chunk_files;
+
+const REMEDY: &str = "this node must not vote with what it has. If the other members hold a quorum, remove the data \
+                      folder of this node and start it again: it joins as a new member and copies the state from them";
+
+const VOTE: Vote = Vote { term: 2, node: 7, committed: true };
+
+fn record(index: u64) -> Record {
+    Record { id: LogId { term: 2, index }, payload: format!("payload of {index}").into() }
+}
+
+fn records(indexes: Range<u64>) -> Vec<Record> {
+    indexes.map(record).collect()
+}
+
+fn all(log: &FileLog) -> Vec<Record> {
+    log.read(0..u64::MAX, usize::MAX).unwrap()
+}
+
+fn flush(log: &FileLog) {
+    let (sender, receiver) = sync_channel(1);
+    log.flush(Box::new(move |result| sender.send(result).unwrap()));
+    receiver.recv().unwrap().unwrap();
+}
+
+/// A folder with a log of ten records, and the one file that holds it.
+fn written() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let log = FileLog::open(folder.path()).unwrap();
+    log.save_vote(VOTE).unwrap();
+    log.append(records(0..10)).unwrap();
+    drop(log);
+    let [file] = chunk_files(folder.path()).unwrap().try_into().unwrap();
+    (folder, file)
+}
+
+/// Bytes of the last record in a file, as `raft-log` writes it: type, position, length, payload, checksum.
+fn record_bytes(record: &Record) -> usize {
+    4 + 16 + 4 + record.payload.len() + 8
+}
+
+fn refusal(folder: &TempDir) -> String {
+    match FileLog::open(folder.path()) {
+        Ok(log) => panic!("opened with {:?}", log.state()),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_log_reopened_holds_all_it_held() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = FileLog::open(folder.path()).unwrap();
+    log.append(records(0..8)).unwrap();
+    log.truncate_after(Some(LogId { term: 2, index: 5 })).unwrap();
+    log.purge(LogId { term: 2, index: 1 }).unwrap();
+    log.save_committed(LogId { term: 2, index: 4 }).unwrap();
+    log.save_vote(VOTE).unwrap();
+    let state = log.state();
+    drop(log);
+    let log = FileLog::open(folder.path()).unwrap();
+    assert_eq!(log.state(), state);
+    assert_eq!(all(&log), records(2..6));
+    log.append(records(6..9)).unwrap();
+    flush(&log);
+    drop(log);
+    assert_eq!(all(&FileLog::open(folder.path()).unwrap()), records(2..9));
+}
+
+#[test]
+fn a_log_purged_behind_its_end_goes_on_there_after_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = FileLog::open(folder.path()).unwrap();
+    log.append(records(0..3)).unwrap();
+    log.purge(LogId { term: 2, index: 9 }).unwrap();
+    drop(log);
+    let log = FileLog::open(folder.path()).unwrap();
+    assert_eq!(log.state().last, Some(LogId { term: 2, index: 9 }));
+    log.append(records(10..12)).unwrap();
+    drop(log);
+    assert_eq!(all(&FileLog::open(folder.path()).unwrap()), records(10..12));
+}
+
+#[test]
+fn a_log_of_many_files_is_read_back_and_purged_file_by_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = FileLog::open_with(folder.path(), 1024).unwrap();
+    log.append(records(0..200)).unwrap();
+    flush(&log);
+    assert!(chunk_files(folder.path()).unwrap().len() > 5);
+    assert_eq!(all(&log), records(0..200));
+    drop(log);
+    let log = FileLog::open_with(folder.path(), 1024).unwrap();
+    assert_eq!(all(&log), records(0..200));
+    log.purge(LogId { term: 2, index: 198 }).unwrap();
+    flush(&log);
+    drop(log);
+    assert!(chunk_files(folder.path()).unwrap().len() <= 2, "files of purged records are still there");
+    assert_eq!(all(&FileLog::open_with(folder.path(), 1024).unwrap()), records(199..200));
+}
+
+#[test]
+fn a_torn_last_record_is_cut_off() {
+    let (folder, file) = written();
+    let whole = fs::read(&file).unwrap();
+    for missing in 1..=record_bytes(&record(9)) {
+        for filling in [0, 3, 5000] {
+            let mut torn = whole[..whole.len() - missing].to_vec();
+            torn.resize(torn.len() + filling, 0);
+            fs::write(&file, &torn).unwrap();
+            let log = FileLog::open(folder.path()).unwrap();
+            assert_eq!(all(&log), records(0..9), "{missing} bytes missing, {filling} zeros behind");
+            assert_eq!(log.state().vote, Some(VOTE));
+            log.append(vec![record(9)]).unwrap();
+            drop(log);
+            assert_eq!(fs::read(&file).unwrap(), whole);
+        }
+    }
+}
+
+#[test]
+fn a_damaged_last_record_with_nothing_behind_is_cut_off() {
+    let (folder, file) = written();
+    let mut bytes = fs::read(&file).unwrap();
+    let last = bytes.len() - record_bytes(&record(9)) + 30;
+    bytes[last] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    assert_eq!(all(&FileLog::open(folder.path()).unwrap()), records(0..9));
+}
+
+#[test]
+fn a_flipped_bit_with_valid_records_behind_refuses_to_open() {
+    let (folder, file) = written();
+    let whole = fs::read(&file).unwrap();
+    let last = whole.len() - record_bytes(&record(9));
+    for at in 0..last {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        fs::write(&file, &bytes).unwrap();
+        let refusal = refusal(&folder);
+        assert!(refusal.contains("so it is not a torn end"), "bit flipped at {at}: {refusal}");
+        assert_eq!(fs::read(&file).unwrap(), bytes, "a refused file is left as it is");
+    }
+}
+
+#[test]
+fn a_refused_log_names_file_offset_and_remedy() {
+    let (folder, file) = written();
+    let mut bytes = fs::read(&file).unwrap();
+    let (eighth, ninth) = (bytes.len() - 2 * record_bytes(&record(8)), bytes.len() - record_bytes(&record(9)));
+    bytes[eighth + 25] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    let refusal = refusal(&folder);
+    assert!(refusal.starts_with(&format!("{} is damaged at offset {eighth}: ", file.display())), "{refusal}");
+    let reason = format!("valid records follow at offset {ninth}, so it is not a torn end; {REMEDY}");
+    assert!(refusal.ends_with(&reason), "{refusal}");
+}
+
+#[test]
+fn damage_at_the_end_of_a_file_with_a_next_one_refuses_to_open() {
+    let folder = tempfile::tempdir().unwrap();
+    drop({
+        let log = FileLog::open_with(folder.path(), 300).unwrap();
+        log.append(records(0..20)).unwrap();
+        log
+    });
+    let files = chunk_files(folder.path()).unwrap();
+    let file = &files[files.len() - 2];
+    let bytes = fs::read(file).unwrap();
+    fs::write(file, &bytes[..bytes.len() - 1]).unwrap();
+    let refusal = refusal(&folder);
+    assert!(refusal.starts_with(&format!("{} is damaged at offset ", file.display())), "{refusal}");
+    assert!(refusal.contains("valid records follow at the next file, so it is not a torn end"), "{refusal}");
+}
+
+#[test]
+fn an_end_torn_while_a_new_file_was_begun_is_cut_off() {
+    let (folder, file) = written();
+    let whole = fs::read(&file).unwrap();
+    fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+    let next = file.with_file_name("r-00_000_000_000_000_009_999.wal");
+    for begun in [&b""[..], &[0; 100], &whole[..10]] {
+        fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+        fs::write(&next, begun).unwrap();
+        assert_eq!(all(&FileLog::open(folder.path()).unwrap()), records(0..9));
+        assert!(!next.exists());
+    }
+}
+
+#[test]
+fn a_missing_file_refuses_to_open() {
+    let folder = tempfile::tempdir().unwrap();
+    drop({
+        let log = FileLog::open_with(folder.path(), 300).unwrap();
+        log.append(records(0..20)).unwrap();
+        log
+    });
+    let files = chunk_files(folder.path()).unwrap();
+    let bytes = fs::read(&files[1]).unwrap();
+    fs::remove_file(&files[1]).unwrap();
+    let gap = refusal(&folder);
+    assert!(gap.starts_with(&format!("{} is damaged: ", folder.path().display())), "{gap}");
+    assert!(gap.contains("Gap between chunks") && gap.ends_with(REMEDY), "{gap}");
+    fs::write(&files[1], bytes).unwrap();
+    fs::remove_file(&files[0]).unwrap();
+    let start = refusal(&folder);
+    assert!(start.contains("nothing was purged, but of the records behind it the first one is "), "{start}");
+    assert!(start.ends_with(REMEDY), "{start}");
+}
+
+#[test]
+fn a_payload_too_long_to_store_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = FileLog::open(folder.path()).unwrap();
+    let long = Record { payload: vec![0; PAYLOAD_BYTES_MAX + 1].into(), ..record(0) };
+    let error = log.append(vec![long]).unwrap_err();
+    assert_eq!(error.to_string(), "log record 0 of term 2 has 16777217 bytes; at most 16777216 can be stored");
+    assert_eq!(log.state(), LogState::default());
+}
+
+#[test]
+fn a_log_that_cannot_begin_a_new_file_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = FileLog::open_with(folder.path(), 300).unwrap();
+    fs::remove_dir_all(folder.path()).unwrap();
+    let error = log.append(records(0..20)).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn flushes_queued_during_one_share_the_next() {
+    let (flushes, queue) = channel::<FlushDone>();
+    let (done, results) = channel();
+    for _ in 0..10 {
+        let done = done.clone();
+        flushes.send(Box::new(move |result| done.send(result).unwrap())).unwrap();
+    }
+    drop((flushes, done));
+    let count = std::cell::Cell::new(0);
+    run_flusher(&queue, || {
+        count.set(count.get() + 1);
+        Ok(())
+    });
+    assert_eq!(count.get(), 1);
+    assert_eq!(results.iter().filter(Result::is_ok).count(), 10);
+}
+
+#[test]
+fn a_failed_flush_fails_its_group_and_all_later_ones_without_another_try() {
+    let (flushes, queue) = channel::<FlushDone>();
+    let (done, results) = channel();
+    let again = flushes.clone();
+    let last = done.clone();
+    flushes
+        .send(Box::new(move |result| {
+            done.send(result).unwrap();
+            again.send(Box::new(move |result| last.send(result).unwrap())).unwrap();
+        }))
+        .unwrap();
+    drop(flushes);
+    let count = std::cell::Cell::new(0);
+    run_flusher(&queue, || {
+        count.set(count.get() + 1);
+        Err(io::Error::new(io::ErrorKind::StorageFull, "no space"))
+    });
+    assert_eq!(count.get(), 1);
+    let errors: Vec<String> = results.iter().map(|result| result.unwrap_err().to_string()).collect();
+    assert_eq!(errors, ["no space", "no space"]);
+}
+
+#[test]
+fn a_log_dropped_with_flushes_queued_answers_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = FileLog::open(folder.path()).unwrap();
+    let (done, results) = channel();
+    for index in 0..100 {
+        log.append(vec![record(index)]).unwrap();
+        let done = done.clone();
+        log.flush(Box::new(move |result| done.send(result).unwrap()));
+    }
+    drop((log, done));
+    assert_eq!(results.iter().filter(Result::is_ok).count(), 100);
+    assert_eq!(all(&FileLog::open(folder.path()).unwrap()), records(0..100));
+}

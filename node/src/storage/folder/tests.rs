@@ -1,1 +1,97 @@
+use tempfile::TempDir;
 
+use super::*;
+use crate::storage::{Identity, LogId, Record, Vote};
+
+const REMEDY: &str = "this node must not vote with what it has. If the other members hold a quorum, remove the data \
+                      folder of this node and start it again: it joins as a new member and copies the state from them";
+
+fn refusal(folder: &Path) -> String {
+    Disk::open(folder).err().expect("a refusal").to_string()
+}
+
+/// A data folder with an identity, a vote and a record, and without a snapshot.
+fn used() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let (disk, _lock) = Disk::open(folder.path()).unwrap();
+    let identity = Identity { node: 7, name: "node-7".to_owned(), boot: 1, cluster: None, promise: None };
+    disk.identity.save(&identity).unwrap();
+    disk.log.save_vote(Vote { term: 1, node: 7, committed: true }).unwrap();
+    disk.log.append(vec![Record { id: LogId { term: 1, index: 0 }, payload: "payload".into() }]).unwrap();
+    folder
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_made_and_opens_again_as_it_was() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("data/node-7");
+    for _ in 0..2 {
+        let (disk, _lock) = Disk::open(&folder).unwrap();
+        assert_eq!(disk.identity.load().unwrap(), None);
+        assert_eq!(disk.log.state(), LogState::default());
+    }
+    let folder = used();
+    let (disk, _lock) = Disk::open(folder.path()).unwrap();
+    assert_eq!(disk.identity.load().unwrap().unwrap().node, 7);
+    assert_eq!(disk.log.state().last, Some(LogId { term: 1, index: 0 }));
+}
+
+#[test]
+fn a_folder_in_use_is_refused_until_it_is_free() {
+    let folder = used();
+    let (disk, lock) = Disk::open(folder.path()).unwrap();
+    let refusal = refusal(folder.path());
+    let path = folder.path().display();
+    let expected = "is in use by another process; stop that process, or set DATA_DIR to another folder";
+    assert_eq!(refusal, format!("the data folder {path} {expected}"));
+    drop((disk, lock));
+    Disk::open(folder.path()).unwrap();
+}
+
+#[test]
+fn data_without_identity_is_refused() {
+    let folder = used();
+    fs::remove_file(folder.path().join("node.json")).unwrap();
+    let path = folder.path().display();
+    let expected = format!("the data folder {path} holds a log or a snapshot but no node.json; {REMEDY}");
+    assert_eq!(refusal(folder.path()), expected);
+}
+
+#[tokio::test]
+async fn a_snapshot_without_identity_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (disk, lock) = Disk::open(folder.path()).unwrap();
+    disk.snapshots.save(Box::new(|| b"image".to_vec())).await.unwrap();
+    drop((disk, lock));
+    assert!(refusal(folder.path()).contains("holds a log or a snapshot but no node.json"));
+}
+
+#[test]
+fn an_identity_without_log_is_refused_every_time() {
+    let folder = used();
+    fs::remove_dir_all(folder.path().join("log")).unwrap();
+    let path = folder.path().display();
+    for _ in 0..2 {
+        assert_eq!(refusal(folder.path()), format!("the data folder {path} holds node.json but no log; {REMEDY}"));
+    }
+}
+
+#[test]
+fn a_purged_log_without_snapshot_is_refused() {
+    let folder = used();
+    let (disk, lock) = Disk::open(folder.path()).unwrap();
+    disk.log.purge(LogId { term: 1, index: 0 }).unwrap();
+    drop((disk, lock));
+    let path = folder.path().display();
+    let expected =
+        format!("the data folder {path} holds a log that goes on behind a snapshot but no snapshot.bin; {REMEDY}");
+    assert_eq!(refusal(folder.path()), expected);
+}
+
+#[test]
+fn a_path_that_is_no_folder_is_refused() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let refusal = refusal(file.path());
+    assert!(refusal.starts_with(&format!("cannot make {}/log: ", file.path().display())), "{refusal}");
+    assert!(refusal.ends_with("; check that the data folder exists, is writable and has space"), "{refusal}");
+}

@@ -1,0 +1,284 @@
+//! A disk that loses what was not flushed.
+//!
+//! A write goes to a queue. A flush takes simulated time; when it is over, the writes before it are durable, and only
+//! then is it reported. A crash keeps a chosen number of the queued writes, since a disk may be ahead of what it
+//! reported, and drops the rest. Handles opened before a crash can no longer change anything.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use quorate_node::platform::Platform as _;
+use quorate_node::storage::{
+    Disk, FlushDone, Identity, IdentityStore, LogId, LogState, LogStore, ProduceImage, Record, SnapshotStore, Vote,
+};
+
+use super::Sim;
+
+/// How long a flush takes: between these, drawn from the seed.
+#[derive(Clone, Copy, Debug)]
+pub struct FlushTime {
+    /// At least.
+    pub min: Duration,
+    /// At most.
+    pub max: Duration,
+}
+
+impl Default for FlushTime {
+    fn default() -> Self {
+        Self { min: Duration::from_micros(100), max: Duration::from_millis(2) }
+    }
+}
+
+impl FlushTime {
+    async fn pass(self) {
+        let spread = u64::try_from((self.max - self.min).as_nanos()).unwrap();
+        Sim::sleep(self.min + Duration::from_nanos(Sim::random() % (spread + 1))).await;
+    }
+}
+
+/// A node's disk. It outlives the node; clones are the same disk.
+#[derive(Clone, Default)]
+pub struct SimDisk {
+    flush_time: FlushTime,
+    state: Arc<Mutex<State>>,
+}
+
+/// One incarnation's access to the disk.
+#[derive(Clone)]
+struct Handle {
+    disk: SimDisk,
+    epoch: u64,
+}
+
+#[derive(Default)]
+struct State {
+    /// Counts crashes and wipes; a handle of an earlier one is dead.
+    epoch: u64,
+    durable: Log,
+    /// What is written, flushed or not: `durable` with `queued` applied.
+    written: Log,
+    queued: VecDeque<Change>,
+    /// Changes ever taken off the queue to the durable log.
+    flushed: u64,
+    snapshot: Option<Bytes>,
+    identity: Option<Identity>,
+}
+
+#[derive(Clone, Default)]
+struct Log {
+    state: LogState,
+    records: BTreeMap<u64, Record>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Append(Vec<Record>),
+    Vote(Vote),
+    Committed(LogId),
+    TruncateAfter(Option<LogId>),
+    Purge(LogId),
+}
+
+impl SimDisk {
+    /// An empty disk.
+    #[must_use]
+    pub fn new(flush_time: FlushTime) -> Self {
+        Self { flush_time, state: Arc::default() }
+    }
+
+    /// What a node started now works with.
+    #[must_use]
+    pub fn open(&self) -> Disk {
+        let handle = Arc::new(Handle { disk: self.clone(), epoch: self.state().epoch });
+        Disk { log: handle.clone(), snapshots: handle.clone(), identity: handle }
+    }
+
+    /// Writes that a crash would lose now.
+    #[must_use]
+    pub fn unflushed(&self) -> usize {
+        self.state().queued.len()
+    }
+
+    /// Power loss. The first `kept` of the unflushed writes survive, the others are lost; no flush under way is ever
+    /// reported, and a snapshot that is being saved is not.
+    pub fn crash(&self, kept: usize) {
+        let mut state = self.state();
+        let kept = kept.min(state.queued.len()) as u64;
+        state.make_durable(kept);
+        state.queued.clear();
+        state.written = state.durable.clone();
+        state.epoch += 1;
+    }
+
+    /// The disk is lost, and an empty one takes its place.
+    pub fn wipe(&self) {
+        let mut state = self.state();
+        *state = State { epoch: state.epoch + 1, ..State::default() };
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+impl State {
+    fn make_durable(&mut self, count: u64) {
+        for _ in 0..count {
+            let change = self.queued.pop_front().unwrap();
+            self.durable.apply(change);
+            self.flushed += 1;
+        }
+    }
+}
+
+impl Log {
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Append(records) => {
+                for record in records {
+                    if let Some(last) = self.state.last {
+                        assert_eq!(record.id.index, last.index + 1, "a gap in the log");
+                    }
+                    self.state.last = Some(record.id);
+                    self.records.insert(record.id.index, record);
+                }
+            }
+            Change::Vote(vote) => self.state.vote = Some(vote),
+            Change::Committed(id) => {
+                if self.state.last >= Some(id) && self.state.committed < Some(id) {
+                    self.state.committed = Some(id);
+                }
+            }
+            Change::TruncateAfter(last) => {
+                assert!(last >= self.state.committed, "a committed record is truncated");
+                if last < self.state.last {
+                    self.records.split_off(&last.map_or(0, |last| last.index + 1));
+                    self.state.last = last;
+                }
+            }
+            Change::Purge(upto) => {
+                if self.state.purged < Some(upto) {
+                    self.records = self.records.split_off(&(upto.index + 1));
+                    self.state.purged = Some(upto);
+                    self.state.last = self.state.last.max(Some(upto));
+                }
+            }
+        }
+    }
+}
+
+impl Handle {
+    /// The disk, unless it crashed since this handle was opened.
+    fn alive(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.disk.state();
+        if state.epoch == self.epoch {
+            Ok(state)
+        } else {
+            Err(io::Error::other("the node that opened this disk has crashed"))
+        }
+    }
+
+    fn write(&self, change: Change) -> io::Result<()> {
+        let mut state = self.alive()?;
+        state.written.apply(change.clone());
+        state.queued.push_back(change);
+        Ok(())
+    }
+}
+
+impl LogStore for Handle {
+    fn state(&self) -> LogState {
+        self.disk.state().written.state
+    }
+
+    fn append(&self, records: Vec<Record>) -> io::Result<()> {
+        self.write(Change::Append(records))
+    }
+
+    fn save_vote(&self, vote: Vote) -> io::Result<()> {
+        self.write(Change::Vote(vote))
+    }
+
+    fn save_committed(&self, committed: LogId) -> io::Result<()> {
+        self.write(Change::Committed(committed))
+    }
+
+    fn truncate_after(&self, last: Option<LogId>) -> io::Result<()> {
+        self.write(Change::TruncateAfter(last))
+    }
+
+    fn purge(&self, upto: LogId) -> io::Result<()> {
+        self.write(Change::Purge(upto))
+    }
+
+    fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Record>> {
+        let state = self.alive()?;
+        let mut bytes = 0;
+        let mut records = Vec::new();
+        for record in state.written.records.range(range).map(|(_, record)| record) {
+            bytes += record.payload.len();
+            records.push(record.clone());
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        Ok(records)
+    }
+
+    fn flush(&self, done: FlushDone) {
+        let upto = match self.alive() {
+            Ok(state) => state.flushed + state.queued.len() as u64,
+            Err(error) => return done(Err(error)),
+        };
+        let handle = self.clone();
+        // Nobody waits for the task itself.
+        drop(Sim::spawn(async move {
+            handle.disk.flush_time.pass().await;
+            {
+                // After a crash nobody is told anything.
+                let Ok(mut state) = handle.alive() else { return };
+                let count = upto.saturating_sub(state.flushed);
+                state.make_durable(count);
+            }
+            done(Ok(()));
+        }));
+    }
+}
+
+impl SnapshotStore for Handle {
+    fn save(&self, produce: ProduceImage) -> BoxFuture<'static, io::Result<Bytes>> {
+        let handle = self.clone();
+        async move {
+            let image = Bytes::from(produce());
+            handle.disk.flush_time.pass().await;
+            handle.alive()?.snapshot = Some(image.clone());
+            Ok(image)
+        }
+        .boxed()
+    }
+
+    fn load(&self) -> BoxFuture<'static, io::Result<Option<Bytes>>> {
+        let handle = self.clone();
+        async move { Ok(handle.alive()?.snapshot.clone()) }.boxed()
+    }
+}
+
+impl IdentityStore for Handle {
+    fn load(&self) -> io::Result<Option<Identity>> {
+        Ok(self.alive()?.identity.clone())
+    }
+
+    fn save(&self, identity: &Identity) -> io::Result<()> {
+        self.alive()?.identity = Some(identity.clone());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
