@@ -77,13 +77,13 @@ impl FileLog {
     fn start(log: Log) -> io::Result<Self> {
         let log = Arc::new(RwLock::new(log));
         let (flushes, queue) = channel();
-        let flusher = std::thread::Builder::new().name("log-flusher".to_owned()).spawn({
+        let thread = std::thread::Builder::new().name("log-flusher".to_owned()).spawn({
             let log = log.clone();
             move || run_flusher(&queue, || flush_and_wait(&log))
         })?;
         // A new log's first record is not durable yet; an identity must not be so before it.
         flush_and_wait(&log)?;
-        Ok(Self { log, flushes: Some(flushes), flusher: Some(flusher) })
+        Ok(Self { log, flushes: Some(flushes), flusher: Some(thread) })
     }
 
     fn write<T>(&self, change: impl FnOnce(&mut Log) -> io::Result<T>) -> io::Result<T> {

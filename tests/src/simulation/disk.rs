@@ -37,7 +37,7 @@ impl Default for FlushTime {
 
 impl FlushTime {
     async fn pass(self) {
-        let spread = u64::try_from((self.max - self.min).as_nanos()).unwrap();
+        let spread = u64::try_from(self.max.checked_sub(self.min).unwrap().as_nanos()).unwrap();
         Sim::sleep(self.min + Duration::from_nanos(Sim::random() % (spread + 1))).await;
     }
 }
@@ -237,8 +237,7 @@ impl LogStore for Handle {
             Err(error) => return done(Err(error)),
         };
         let handle = self.clone();
-        // Nobody waits for the task itself.
-        drop(Sim::spawn(async move {
+        Sim::spawn(async move {
             handle.disk.flush_time.pass().await;
             {
                 // After a crash nobody is told anything.
@@ -247,7 +246,7 @@ impl LogStore for Handle {
                 state.make_durable(count);
             }
             done(Ok(()));
-        }));
+        });
     }
 }
 

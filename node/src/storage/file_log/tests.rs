@@ -217,8 +217,8 @@ fn a_missing_file_refuses_to_open() {
 fn a_payload_too_long_to_store_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let log = FileLog::open(folder.path()).unwrap();
-    let long = Record { payload: vec![0; PAYLOAD_BYTES_MAX + 1].into(), ..record(0) };
-    let error = log.append(vec![long]).unwrap_err();
+    let oversized = Record { payload: vec![0; PAYLOAD_BYTES_MAX + 1].into(), ..record(0) };
+    let error = log.append(vec![oversized]).unwrap_err();
     assert_eq!(error.to_string(), "log record 0 of term 2 has 16777217 bytes; at most 16777216 can be stored");
     assert_eq!(log.state(), LogState::default());
 }
@@ -247,7 +247,7 @@ fn flushes_queued_during_one_share_the_next() {
         Ok(())
     });
     assert_eq!(count.get(), 1);
-    assert_eq!(results.iter().filter(Result::is_ok).count(), 10);
+    assert_eq!(results.iter().flatten().count(), 10);
 }
 
 #[test]
@@ -284,6 +284,6 @@ fn a_log_dropped_with_flushes_queued_answers_them() {
         log.flush(Box::new(move |result| done.send(result).unwrap()));
     }
     drop((log, done));
-    assert_eq!(results.iter().filter(Result::is_ok).count(), 100);
+    assert_eq!(results.iter().flatten().count(), 100);
     assert_eq!(all(&FileLog::open(folder.path()).unwrap()), records(0..100));
 }

@@ -108,10 +108,9 @@ fn a_snapshot_saved_across_a_crash_is_the_old_one_as_a_whole() {
         let disk = SimDisk::default();
         let node = disk.open();
         node.snapshots.save(Box::new(|| b"old".to_vec())).await.unwrap();
-        let saving = Sim::spawn(node.snapshots.save(Box::new(|| b"new".to_vec())));
-        Sim::sleep(Duration::ZERO).await;
-        disk.crash(0);
-        saving.await.unwrap().unwrap_err();
+        let saving = node.snapshots.save(Box::new(|| b"new".to_vec()));
+        let (saved, ()) = futures::join!(saving, async { disk.crash(0) });
+        assert_eq!(saved.unwrap_err().to_string(), "the node that opened this disk has crashed");
         assert_eq!(disk.open().snapshots.load().await.unwrap().unwrap(), "old");
     });
 }
