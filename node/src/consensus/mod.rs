@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use clock::ClusterClock;
@@ -37,6 +38,9 @@ use crate::platform::Platform;
 use crate::storage::Disk;
 use crate::storage::LogAdapter;
 
+/// Between two looks at how much was written.
+const VOLUME_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 type RaftOf<P> = Raft<Types<P>, Machine<P>>;
 
 /// Timing and sizes of consensus.
@@ -50,6 +54,8 @@ pub struct Tuning {
     pub election_max: Duration,
     /// Log entries between snapshots.
     pub snapshot_every: u64,
+    /// Bytes of log between snapshots, whichever comes first: entries may be large.
+    pub snapshot_bytes: u64,
     /// Log entries kept behind a snapshot, for followers that lag a little.
     pub keep_behind_snapshot: u64,
 }
@@ -61,6 +67,7 @@ impl Default for Tuning {
             election_min: Duration::from_millis(300),
             election_max: Duration::from_millis(600),
             snapshot_every: 50_000,
+            snapshot_bytes: 256 << 20,
             keep_behind_snapshot: 5_000,
         }
     }
@@ -87,6 +94,9 @@ impl Tuning {
             install_snapshot_timeout: 30_000,
             // Entries are batches already; a frame of 64 stays within a few megabytes.
             max_payload_entries: 64,
+            // A restarted leader stands for election like anybody else: its old lease means nothing any more.
+            enable_leader_restore: Some(false),
+            // A log that got shorter is a lost disk; the node must come back under a new id instead.
             allow_log_reversion: None,
             ..Config::default()
         }
@@ -139,7 +149,10 @@ impl<P: Platform> Consensus<P> {
         let machine = Machine::open(Arc::clone(&disk.snapshots), Arc::clone(&clock)).await?;
         let state = machine.state();
         let observed = Arc::clone(&clock);
+        let volume = Arc::new(AtomicU64::new(0));
+        let written = Arc::clone(&volume);
         let observe = Arc::new(move |proposal: &Proposal| {
+            written.fetch_add(proposal.0.len() as u64, Ordering::Relaxed);
             if let Some(stamp) = Batch::peek_stamp(&proposal.0) {
                 observed.observe(stamp);
             }
@@ -149,7 +162,7 @@ impl<P: Platform> Consensus<P> {
         let raft = Raft::new(link.me(), config, Network::new(Arc::clone(&link)), log, machine)
             .await
             .map_err(|fatal| io::Error::other(fatal.to_string()))?;
-        // Followers must not take up again the leadership of a former life.
+        P::spawn(snapshot_by_volume(raft.clone(), volume, tuning.snapshot_bytes));
         Ok(Self { raft, state, clock, link, platform: PhantomData })
     }
 
@@ -285,5 +298,20 @@ impl<P: Platform> Consensus<P> {
     pub async fn stop(&self) {
         // The only error is that the core had panicked, which `failed` reports.
         let _ = self.raft.shutdown().await;
+    }
+}
+
+/// Asks for a snapshot whenever enough was written since the last one. Ends with consensus.
+async fn snapshot_by_volume<P: Platform>(raft: RaftOf<P>, written: Arc<AtomicU64>, limit: u64) {
+    loop {
+        P::sleep(VOLUME_LOOK_INTERVAL).await;
+        if written.load(Ordering::Relaxed) >= limit {
+            written.store(0, Ordering::Relaxed);
+            if raft.trigger().snapshot().await.is_err() {
+                return;
+            }
+        } else if raft.metrics().borrow_watched().running_state.is_err() {
+            return;
+        }
     }
 }
