@@ -9,8 +9,22 @@ use crate::policy::{Owner, Policy, PolicyId, PolicyName};
 use crate::time::ClusterTime;
 
 /// The 128-bit identity of a counter: a keyed hash of policy, limit name, algorithm, `countBy` keys and their values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CounterId(pub [u8; 16]);
+
+/// In one piece: byte by byte, as serde takes an array, it would be the slowest part of a batch.
+impl Serialize for CounterId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for CounterId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = <&[u8]>::deserialize(deserializer)?;
+        bytes.try_into().map(Self).map_err(|_| serde::de::Error::invalid_length(bytes.len(), &"16 bytes"))
+    }
+}
 
 /// A session: one run of one node's process, named by a random number drawn at its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,10 +1,11 @@
 //! One decision over several counters: all charges, or none.
 
-use crate::algorithm::{self, CounterState};
+use crate::algorithm;
 use crate::command::{Charge, CounterId, Decision, LimitState, Outcome};
-use crate::counters::{Counter, Counters};
-use crate::policy::{Algorithm, Enforcement, Limit, PolicyId};
+use crate::counters::Counters;
+use crate::policy::{Enforcement, Limit, PolicyId};
 use crate::policy_table::{PolicyTable, Row};
+use crate::shard::Counter;
 use crate::time::ClusterTime;
 
 /// What a decision looks at.
@@ -20,8 +21,9 @@ pub(crate) struct Scene<'a> {
 /// A counter that a decision would change. No two writes of a decision name the same counter.
 #[derive(Debug)]
 pub(crate) struct Write {
-    pub id: CounterId,
+    /// The counter as charged; `None` when it stays as it is.
     pub counter: Option<Counter>,
+    id: CounterId,
     policy: PolicyId,
     /// The sum of all charges on the counter so far.
     hits: i64,
@@ -91,13 +93,9 @@ impl<'a> Scene<'a> {
         let earlier = if repeats { writes.iter().position(|write| write.id == id) } else { None };
         let hits = charge.hits.saturating_add(earlier.map_or(0, |index| writes[index].hits));
         let evaluation = algorithm::evaluate(held, self.now, limit, hits);
-        let write = Write {
-            id,
-            counter: evaluation.charged.map(|state| counter(state, charge.policy, limit.algorithm)),
-            policy: charge.policy,
-            hits,
-            known: held.is_some(),
-        };
+        let (policy, algorithm) = (charge.policy, limit.algorithm);
+        let counter = evaluation.charged.map(|state| Counter { id, state, policy, algorithm });
+        let write = Write { counter, id, policy, hits, known: held.is_some() };
         match earlier {
             Some(index) => writes[index] = write,
             None => writes.push(write),
@@ -164,6 +162,5 @@ fn limits_of<'a>(row: &'a Row, charge: &'a Charge) -> impl Iterator<Item = (&'a 
     row.limits(charge.overridden).unwrap_or_default().iter().zip(&charge.counters)
 }
 
-fn counter(state: CounterState, policy: PolicyId, algorithm: Algorithm) -> Counter {
-    Counter { state, policy, algorithm }
-}
+#[cfg(test)]
+mod tests;

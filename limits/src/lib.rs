@@ -22,7 +22,10 @@ pub mod policy;
 mod policy_table;
 pub mod request;
 pub mod sessions;
+mod shard;
 pub mod snapshot;
+#[cfg(test)]
+mod testing;
 pub mod time;
 
 pub use codec::{CodecError, decode_outcomes, encode_outcomes};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::command::{Batch, Command, Outcome, Part, PartOutcome, PolicyChange};
+use crate::command::{Batch, Command, CounterId, Outcome, Part, PartOutcome, PolicyChange};
 use crate::counters::Counters;
 use crate::decide::Write;
 use crate::matcher::Rules;
@@ -57,6 +57,9 @@ const SWEEP_CREATED: u64 = 8;
 const SWEEP_TICK: u64 = 4096;
 /// In addition after a new counter found no room, until the sweep has gone round once.
 const SWEEP_PRESSED: u64 = 16_384;
+
+/// Commands whose counters are fetched into the cache together.
+const WARMED: usize = 64;
 
 /// The state of a cluster's limiter. Whoever applies the same batches (and the same memberships between them) holds the
 /// same state, to the byte.
@@ -202,7 +205,11 @@ impl StateMachine {
             Part::Commands { session, sequence, commands } => match self.state.sessions.admit(*session, *sequence) {
                 Admission::Answer(outcome) => outcome,
                 Admission::Apply => {
-                    let outcomes = commands.iter().map(|command| self.apply_command(command, touched)).collect();
+                    let mut outcomes = Vec::with_capacity(commands.len());
+                    for stretch in commands.chunks(WARMED) {
+                        self.state.counters.warm(stretch.iter().flat_map(counters_of));
+                        outcomes.extend(stretch.iter().map(|command| self.apply_command(command, touched)));
+                    }
                     let outcomes = Arc::new(outcomes);
                     self.state.sessions.keep(*session, *sequence, Arc::clone(&outcomes));
                     PartOutcome::Applied(outcomes)
@@ -227,13 +234,11 @@ impl StateMachine {
         match command {
             Command::Decide { revision, charges } => {
                 let outcome = self.state.scene(self.state.now).decide(*revision, charges, &mut self.writes);
-                for write in self.writes.drain(..) {
-                    if let Some(counter) = write.counter {
-                        self.state.counters.put(write.id, counter);
-                    }
+                for counter in self.writes.drain(..).filter_map(|write| write.counter) {
+                    self.state.counters.put(counter);
                 }
                 if matches!(outcome, Outcome::CountersFull(_)) {
-                    self.state.sweep_pressed = self.state.counters.len();
+                    self.state.sweep_pressed = self.state.counters.round_steps();
                 }
                 outcome
             }
@@ -266,6 +271,14 @@ impl StateMachine {
         let table = &state.table;
         state.counters.sweep(state.now, steps, |policy, algorithm| Some(table.row(policy)?.life_ns(algorithm)));
     }
+}
+
+fn counters_of(command: &Command) -> impl Iterator<Item = CounterId> {
+    let charges = match command {
+        Command::Decide { charges, .. } => charges.as_slice(),
+        Command::Reset { .. } | Command::ChangePolicies(_) => &[],
+    };
+    charges.iter().flat_map(|charge| charge.counters.iter().copied())
 }
 
 #[cfg(test)]

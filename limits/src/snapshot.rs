@@ -15,12 +15,13 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::algorithm::CounterState;
 use crate::command::CounterId;
-use crate::counters::{Counter, Counters};
+use crate::counters::Counters;
 use crate::decide::Scene;
 use crate::machine::Settings;
 use crate::policy::{Algorithm, PolicyId};
 use crate::policy_table::{PolicyTable, StoredTable};
 use crate::sessions::{Sessions, StoredSessions};
+use crate::shard::Counter;
 use crate::time::ClusterTime;
 
 /// The version this code writes, and the only one it reads.
@@ -28,8 +29,6 @@ pub const VERSION: u8 = 1;
 
 /// One counter: id, three words, policy, algorithm.
 const COUNTER_BYTES: usize = 16 + 3 * 8 + 4 + 1;
-/// State hash and checksum.
-const TAIL_BYTES: usize = 16 + 4;
 /// Bytes gathered before they are written.
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -56,7 +55,7 @@ pub(crate) struct State {
     pub settings: Settings,
     pub now: ClusterTime,
     pub feature_level: u32,
-    /// Counters that a faster sweep has still to look at because a new counter found no room.
+    /// Steps that a faster sweep has still to go because a new counter found no room.
     pub sweep_pressed: u64,
     pub table: Arc<PolicyTable>,
     pub sessions: Sessions,
@@ -167,8 +166,8 @@ impl Frozen {
         out.push(&(header.len() as u64).to_le_bytes())?;
         out.push(&header)?;
         out.push(&state.counters.len().to_le_bytes())?;
-        for (id, counter) in state.counters.iter() {
-            out.push(&id.0)?;
+        for counter in state.counters.iter() {
+            out.push(&counter.id.0)?;
             for word in counter.state.0 {
                 out.push(&word.to_le_bytes())?;
             }
@@ -252,7 +251,7 @@ impl<'a> Reader<'a> {
                 [2] => Algorithm::TokenBucket,
                 _ => return Err(SnapshotError::Content("an unknown algorithm")),
             };
-            counters.put(id, Counter { state, policy, algorithm });
+            counters.put(Counter { id, state, policy, algorithm });
         }
         counters.set_cursor(cursor);
         Ok(counters)

@@ -19,7 +19,7 @@ pub fn evaluate(counter: Option<CounterState>, now: u64, limit: &Limit, hits: i6
         let standing = exceeded(limit.limit.saturating_sub(used), reset_ns(used), retry_ns);
         return Evaluation { charged: None, standing };
     }
-    let after = if hits < 0 { used.saturating_sub(size) } else { used + size };
+    let after = if hits < 0 { used.saturating_sub(size) } else { used.saturating_add(size) };
     Evaluation {
         charged: (hits > 0 || (hits < 0 && live.is_some())).then_some(CounterState([start, after, 0])),
         standing: admitted(limit.limit.saturating_sub(after), reset_ns(after)),

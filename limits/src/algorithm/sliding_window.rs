@@ -98,7 +98,7 @@ pub fn evaluate(counter: Option<CounterState>, now: u64, limit: &Limit, hits: i6
         windows.current = windows.current.saturating_sub(size);
         windows.previous = windows.previous.saturating_sub(rest);
     } else {
-        windows.current += size;
+        windows.current = windows.current.saturating_add(size);
     }
     Evaluation {
         charged: (hits > 0 || (hits < 0 && live.is_some())).then(|| windows.state()),

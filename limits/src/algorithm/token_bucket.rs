@@ -72,7 +72,7 @@ pub fn evaluate(counter: Option<CounterState>, now: u64, limit: &Limit, hits: i6
         bucket.used = bucket.used.saturating_sub(size);
         bucket.refilled = if bucket.used == 0 { 0 } else { bucket.refilled };
     } else {
-        bucket.used += size;
+        bucket.used = bucket.used.saturating_add(size);
     }
     Evaluation {
         charged: (hits > 0 || (hits < 0 && in_use)).then_some(CounterState([now, bucket.used, bucket.refilled])),
