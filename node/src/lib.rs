@@ -14,6 +14,8 @@ pub mod consensus;
 pub mod gossip;
 pub mod node;
 pub mod platform;
+#[cfg(feature = "deliberate-bugs")]
+pub mod probe;
 pub mod storage;
 mod sync;
 pub mod transport;

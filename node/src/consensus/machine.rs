@@ -129,7 +129,14 @@ impl<P: Platform> Machine<P> {
         *lock(&self.state.machine) = machine;
         self.state.publish(rules);
         *lock(&self.current) = Some(image);
+        #[cfg(feature = "deliberate-bugs")]
+        self.show(&crate::probe::Step::Installed(self.last.as_ref().map(log_id_from_raft::<P>)));
         Ok(())
+    }
+
+    #[cfg(feature = "deliberate-bugs")]
+    fn show(&self, step: &crate::probe::Step<'_>) {
+        crate::probe::show(step, &lock(&self.state.machine));
     }
 
     fn apply_proposal(&self, proposal: &Proposal) -> io::Result<Applied> {
@@ -205,6 +212,12 @@ impl<P: Platform> RaftStateMachine<Types<P>> for Machine<P> {
                 }
             };
             self.last = Some(entry.log_id);
+            #[cfg(feature = "deliberate-bugs")]
+            self.show(&crate::probe::Step::Applied {
+                at: log_id_from_raft::<P>(&entry.log_id),
+                payload: super::encode_payload::<P>(&entry.payload),
+                outcomes: &applied.0,
+            });
             if let Some(responder) = responder {
                 responder.send(applied);
             }

@@ -1,0 +1,225 @@
+//! Nodes that start, crash and come back.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt as _, Shared};
+use openraft_rt::{AsyncRuntime as _, Select2};
+use quorate_limits::{Policy, Settings};
+use quorate_node::consensus::Tuning;
+use quorate_node::node::{Node, NodeOptions};
+use quorate_node::platform::Platform as _;
+use tokio::sync::oneshot;
+
+use super::disk::SimDisk;
+use super::history::History;
+use super::network::{Incarnation, Network, SimContacts, SimDatagrams, SimTransport, gossip_address, raft_address};
+use super::{Sim, chance};
+
+/// How a world is made.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Nodes that found the cluster.
+    pub founders: usize,
+    /// Nodes that come later.
+    pub latecomers: usize,
+    /// Policies the cluster is founded with.
+    pub policies: Vec<Policy>,
+    /// Timing and sizes of consensus.
+    pub tuning: Tuning,
+}
+
+impl Shape {
+    /// Nodes there will be.
+    #[must_use]
+    pub fn hosts(&self) -> usize {
+        self.founders + self.latecomers
+    }
+}
+
+/// A node that runs. Clones are the same one.
+#[derive(Clone)]
+pub struct Running {
+    /// Which run of which host.
+    pub incarnation: Incarnation,
+    /// The node.
+    pub node: Arc<Node<Sim>>,
+    death: Shared<BoxFuture<'static, ()>>,
+}
+
+impl Running {
+    /// Does something with the node; `None` when it crashes meanwhile, as a client whose connection breaks.
+    pub async fn alive<T: Send>(&self, what: impl Future<Output = T> + Send) -> Option<T> {
+        match Sim::select(self.death.clone(), what).await {
+            Select2::First(()) => None,
+            Select2::Second(value) => Some(value),
+        }
+    }
+}
+
+impl Sim {
+    async fn select<A: Send, B: Send>(
+        first: impl Future<Output = A> + Send,
+        second: impl Future<Output = B> + Send,
+    ) -> Select2<A, B> {
+        openraft_rt_sim::SimRuntime::select2(Box::pin(first), Box::pin(second)).await
+    }
+}
+
+struct Host {
+    disk: SimDisk,
+    running: Option<(Running, oneshot::Sender<()>)>,
+    /// Between the beginning of a start and the node's being there.
+    starting: bool,
+}
+
+/// All hosts and the network between them.
+pub struct World {
+    shape: Shape,
+    network: Arc<Network>,
+    hosts: Mutex<Vec<Host>>,
+    history: Arc<Mutex<History>>,
+}
+
+impl World {
+    /// A world in which nothing runs yet.
+    #[must_use]
+    pub fn new(shape: Shape, history: Arc<Mutex<History>>) -> Arc<Self> {
+        let host = |_| Host { disk: SimDisk::default(), running: None, starting: false };
+        let hosts = Mutex::new((0..shape.hosts()).map(host).collect());
+        Arc::new(Self { shape, network: Arc::default(), hosts, history })
+    }
+
+    /// How it was made.
+    #[must_use]
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The network.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// What happened.
+    pub fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap()
+    }
+
+    fn hosts(&self) -> MutexGuard<'_, Vec<Host>> {
+        self.hosts.lock().unwrap()
+    }
+
+    /// The node that runs on a host now.
+    #[must_use]
+    pub fn running(&self, host: usize) -> Option<Running> {
+        self.hosts()[host].running.as_ref().map(|(running, _)| running.clone())
+    }
+
+    /// All nodes that run now.
+    #[must_use]
+    pub fn all_running(&self) -> Vec<Running> {
+        (0..self.shape.hosts()).filter_map(|host| self.running(host)).collect()
+    }
+
+    /// The node that thinks it leads; the one with the highest term when several do.
+    #[must_use]
+    pub fn leader(&self) -> Option<Running> {
+        let leads = |running: &Running| Some(running.node.status()).filter(|status| status.state == "Leader");
+        let leaders = self.all_running().into_iter().filter_map(|running| Some((leads(&running)?.term, running)));
+        leaders.max_by_key(|(term, running)| (*term, running.incarnation.host)).map(|(_, running)| running)
+    }
+
+    fn options(&self, host: usize) -> NodeOptions {
+        NodeOptions {
+            name: format!("node-{host}"),
+            gossip_address: gossip_address(host),
+            raft_address: raft_address(host),
+            http_address: format!("10.0.0.{}:20001", host + 1),
+            bootstrap_expect: self.shape.founders,
+            first_policies: self.shape.policies.clone(),
+            counters_max: Settings::COUNTERS_MAX_DEFAULT,
+            tuning: self.shape.tuning.clone(),
+        }
+    }
+
+    /// Starts a host's node on its disk, unless it runs already.
+    pub async fn start(self: &Arc<Self>, host: usize) {
+        let disk = {
+            let mut hosts = self.hosts();
+            if hosts[host].starting || hosts[host].running.is_some() {
+                return;
+            }
+            hosts[host].starting = true;
+            hosts[host].disk.open()
+        };
+        let incarnation = self.network.start(host);
+        self.history().note(format_args!("start {host}"));
+        let transport = Arc::new(SimTransport::new(Arc::clone(&self.network), incarnation));
+        let datagrams = Arc::new(SimDatagrams::new(Arc::clone(&self.network), incarnation));
+        let contacts = Arc::new(SimContacts(self.shape.founders));
+        let started = Node::<Sim>::start(self.options(host), &disk, transport, datagrams, contacts).await;
+        self.hosts()[host].starting = false;
+        match started {
+            Ok(node) => self.run(incarnation, node),
+            Err(error) => self.history().violated(format_args!("node {host} does not start: {error}")),
+        }
+    }
+
+    fn run(self: &Arc<Self>, incarnation: Incarnation, node: Arc<Node<Sim>>) {
+        let (die, dead) = oneshot::channel();
+        let death = dead.map(|_| ()).boxed().shared();
+        self.network.listen(incarnation, node.service());
+        let running = Running { incarnation, node, death };
+        Sim::spawn(Arc::clone(self).watch(running.clone()));
+        self.hosts()[incarnation.host].running = Some((running, die));
+    }
+
+    /// A node that stops by itself has no reason to here.
+    async fn watch(self: Arc<Self>, running: Running) {
+        if let Some(reason) = running.alive(running.node.failed()).await {
+            let host = running.incarnation.host;
+            self.history().violated(format_args!("node {host} stopped by itself: {reason}"));
+        }
+    }
+
+    /// Power loss on a host: what was not flushed is lost, but for some of it.
+    pub fn crash(&self, host: usize) -> bool {
+        let Some((running, die)) = self.hosts()[host].running.take() else { return false };
+        let disk = self.hosts()[host].disk.clone();
+        let unflushed = disk.unflushed();
+        let kept = if chance::happens(500) { 0 } else { chance::index(unflushed + 1) };
+        self.history().note(format_args!("crash {host} with {kept} of {unflushed} unflushed writes kept"));
+        self.network.crash(running.incarnation);
+        disk.crash(kept);
+        drop(die);
+        // What is left of it has neither network nor disk; this only ends its tasks.
+        Sim::spawn(async move { running.node.stop().await });
+        true
+    }
+
+    /// The host's disk, to be tampered with.
+    #[must_use]
+    pub fn disk(&self, host: usize) -> SimDisk {
+        self.hosts()[host].disk.clone()
+    }
+
+    /// Waits until `found` finds something, at most `limit`.
+    pub async fn eventually<T>(&self, limit: Duration, mut found: impl FnMut(&Self) -> Option<T>) -> io::Result<T> {
+        let until = Sim::now() + limit;
+        loop {
+            if let Some(value) = found(self) {
+                return Ok(value);
+            }
+            if Sim::now() >= until {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            Sim::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
