@@ -132,6 +132,7 @@ impl<P: Platform> Node<P> {
         }
         P::spawn(Arc::clone(&self).hold_session());
         P::spawn(Arc::clone(&self).found());
+        P::spawn(Arc::clone(&self).raise_feature_level());
         self.catch_up().await;
         self.caught_up.store(true, Ordering::SeqCst);
         info!("ready: this node has caught up with its cluster");
@@ -148,9 +149,23 @@ impl<P: Platform> Node<P> {
             if self.consensus.leadership().is_some() {
                 let part = Part::Found { settings: self.settings(), policies: self.options.first_policies.clone() };
                 P::timeout(SETUP_TIMEOUT, self.queue.submit(part)).await;
-                P::timeout(SETUP_TIMEOUT, self.queue.submit(Part::RaiseFeatureLevel(FEATURE_LEVEL))).await;
             }
             P::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// The leader raises the feature level once every member supports it: what an older build could not apply must
+    /// not stand in the log before.
+    async fn raise_feature_level(self: Arc<Self>) {
+        while self.consensus.state().read(quorate_limits::StateMachine::feature_level) < FEATURE_LEVEL {
+            if self.consensus.leadership().is_some() {
+                let members = self.survey().await.members;
+                let all = members.iter().all(|member| member.feature_level.is_some_and(|level| level >= FEATURE_LEVEL));
+                if all {
+                    P::timeout(SETUP_TIMEOUT, self.queue.submit(Part::RaiseFeatureLevel(FEATURE_LEVEL))).await;
+                }
+            }
+            P::sleep(SETUP_TIMEOUT).await;
         }
     }
 

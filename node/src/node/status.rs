@@ -32,6 +32,8 @@ pub struct MemberStatus {
     pub applied_revision: Option<u64>,
     /// Its version, when it said.
     pub version: Option<String>,
+    /// The highest feature level it supports, when it said.
+    pub feature_level: Option<u32>,
     /// Whether it answered.
     pub reachable: bool,
 }
@@ -85,6 +87,7 @@ impl<P: Platform> Node<P> {
             lag: None,
             applied_revision: None,
             version: None,
+            feature_level: None,
             reachable: *id == metrics.id || self.gossip.is_alive(*id),
         });
         ClusterStatus {
@@ -139,6 +142,7 @@ impl<P: Platform> Node<P> {
                 member.lag = Some(last - answer.last);
                 member.applied_revision = Some(answer.revision);
                 member.version = Some(answer.version);
+                member.feature_level = Some(answer.feature_level);
             }
         }
         status
