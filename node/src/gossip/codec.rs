@@ -302,3 +302,6 @@ fn take<T: DeserializeOwned>(mut buf: impl Buf) -> Result<T, Refused> {
     buf.advance(buf.chunk().len() - rest);
     Ok(value)
 }
+
+#[cfg(test)]
+mod tests;

@@ -276,3 +276,82 @@ pub fn advertise_host(bind: IpAddr, contacts: &[SocketAddr]) -> io::Result<IpAdd
     }
     Ok(if bind.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_read_and_printed_alike() {
+        for list in ["10.0.0.1:50011", "[fd00::1]:50011,node-1:50012", "node-0.nodes.shop.svc.cluster.local.:1", "a_b:65535"] {
+            let read: ContactList = list.parse().unwrap();
+            assert_eq!(read.to_string(), list);
+        }
+        assert!("  ".parse::<ContactList>().unwrap().is_empty());
+        let read: ContactList = " 10.0.0.1:1 , Node-1:2".parse().unwrap();
+        assert_eq!((read.to_string().as_str(), read.len(), read.has_names()), ("10.0.0.1:1,node-1:2", 2, true));
+        assert!(!"10.0.0.1:1,[::1]:2".parse::<ContactList>().unwrap().has_names());
+    }
+
+    #[test]
+    fn wrong_entries_are_named_and_explained() {
+        for (list, position, why) in [
+            ("10.0.0.1", 1, "has no port"),
+            ("a:1,b", 2, "has no port"),
+            ("a:1,", 2, "is empty"),
+            ("a:1,,b:2", 2, "is empty"),
+            (":1", 1, "has no host"),
+            ("a:", 1, "not within"),
+            ("a:x", 1, "no number"),
+            ("a:+1", 1, "no number"),
+            ("a:0", 1, "not within"),
+            ("a:65536", 1, "not within"),
+            ("fd00::1", 1, "without brackets"),
+            ("fd00::1:50011", 1, "without brackets"),
+            ("[fd00::1", 1, "no closing bracket"),
+            ("[fd00::1]", 1, "has no port"),
+            ("[fd00::x]:1", 1, "no IPv6 address"),
+            ("[10.0.0.1]:1", 1, "no IPv6 address"),
+            ("10.0.0.256:1", 1, "no valid IPv4"),
+            ("10.0.1:1", 1, "no valid IPv4"),
+            ("http://a:1", 1, "is a URL"),
+            ("a..b:1", 1, "neither an IP address nor a DNS name"),
+            ("a b:1", 1, "neither an IP address nor a DNS name"),
+            ("a:1,A:1", 2, "is there twice"),
+        ] {
+            let error = list.parse::<ContactList>().unwrap_err();
+            assert_eq!(error.position, position, "{list}: {error}");
+            assert!(error.why.contains(why), "{list}: {error}");
+            assert!(error.to_string().contains("write host:port"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn addresses_need_no_name_server() {
+        let list: ContactList = "10.0.0.2:2,10.0.0.1:1,[::1]:3".parse().unwrap();
+        let found = DnsContacts::new(list, None).unwrap().resolve().await;
+        let expected: Vec<SocketAddr> =
+            vec!["10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap(), "[::1]:3".parse().unwrap()];
+        assert_eq!(found, expected);
+    }
+
+    #[tokio::test]
+    async fn localhost_needs_no_answering_name_server() {
+        // A name server that never answers.
+        let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let contacts = DnsContacts::new("localhost:7".parse().unwrap(), silent.local_addr().ok()).unwrap();
+        let found = contacts.resolve().await;
+        assert!(found.contains(&"127.0.0.1:7".parse().unwrap()), "{found:?}");
+    }
+
+    #[test]
+    fn advertised_host_is_the_one_bound_or_the_one_routed_to() {
+        let any = Ipv4Addr::UNSPECIFIED.into();
+        let loopback: IpAddr = Ipv4Addr::LOCALHOST.into();
+        let bound: IpAddr = "10.1.2.3".parse().unwrap();
+        assert_eq!(advertise_host(bound, &[]).unwrap(), bound);
+        assert_eq!(advertise_host(any, &[]).unwrap(), loopback);
+        assert_eq!(advertise_host(any, &["127.0.0.1:9".parse().unwrap()]).unwrap(), loopback);
+        assert_eq!(advertise_host(any, &["[::1]:9".parse().unwrap()]).unwrap(), loopback);
+    }
+}

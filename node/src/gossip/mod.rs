@@ -15,6 +15,8 @@ mod agent;
 mod codec;
 mod contacts;
 mod schedule;
+#[cfg(test)]
+mod tests;
 mod udp;
 
 pub use agent::{Counts, Gossip};
