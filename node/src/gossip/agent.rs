@@ -37,9 +37,9 @@ const ROUND_GAP_MIN: Duration = Duration::from_millis(100);
 /// How long to wait before reading again from datagrams that reported an error.
 const RECEIVE_PAUSE: Duration = Duration::from_millis(100);
 /// How often one kind of refused packet is logged.
-const WARN_PERIOD: Duration = Duration::from_secs(60);
+const WARN_PERIOD: Duration = Duration::from_mins(1);
 /// A peer that went down is remembered this long, its addresses too.
-const REMEMBER_DOWN: Duration = Duration::from_secs(60 * 60);
+const REMEMBER_DOWN: Duration = Duration::from_hours(1);
 
 /// The membership agent of this node.
 ///
@@ -90,7 +90,7 @@ struct View {
 
 #[derive(Clone, PartialEq, Eq)]
 struct Known {
-    peer: Peer,
+    peer: Arc<Peer>,
     alive: bool,
 }
 
@@ -154,7 +154,7 @@ impl<P: Platform> Gossip<P> {
     #[must_use]
     pub fn peers(&self) -> Vec<Peer> {
         let view = self.shared.view();
-        let others = view.others.values().filter(|known| known.alive).map(|known| known.peer.clone());
+        let others = view.others.values().filter(|known| known.alive).map(|known| Peer::clone(&known.peer));
         std::iter::once(view.me.clone()).chain(others).collect()
     }
 
@@ -367,10 +367,22 @@ impl<P: Platform> Agent<P> {
     fn fire_due(&mut self) {
         let now = P::now();
         while let Some(timer) = self.schedule.pop(now) {
+            if let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = &timer
+                && !self.is_suspect(member_id, *incarnation)
+            {
+                // It refuted the suspicion. foca 2.0.0 would tell it all the same that it is down.
+                continue;
+            }
             // Forgetting a peer is the one change foca does not tell of.
             self.dirty |= matches!(timer, Timer::RemoveDown(_));
             self.drive("a timer", |foca, output| foca.handle_timer(timer, output));
         }
+    }
+
+    fn is_suspect(&self, id: &Id, incarnation: foca::Incarnation) -> bool {
+        self.foca.iter_membership_state().any(|member| {
+            member.id() == id && member.state() == foca::State::Suspect && member.incarnation() == incarnation
+        })
     }
 
     fn follow_commands(&mut self) -> std::ops::ControlFlow<()> {
@@ -523,7 +535,7 @@ impl<P: Platform> Agent<P> {
             .filter(|member| member.id().0.node != me.0.node && !are_foreign(me.0.cluster, member.id().0.cluster))
             .map(|member| {
                 let alive = member.state() != foca::State::Down;
-                (member.id().0.node, Known { peer: Peer::clone(&member.id().0), alive })
+                (member.id().0.node, Known { peer: Arc::clone(&member.id().0), alive })
             })
             .collect();
         let mut view = self.shared.view();

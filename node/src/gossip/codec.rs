@@ -225,7 +225,11 @@ impl Codec<Id> for PacketCodec {
         for peer in std::iter::once(&source).chain(&third) {
             check(peer).map_err(Refused::Record)?;
             if rules.is_foreign(peer) || !rules.has_room_for(peer.node) {
-                return Err(if rules.is_foreign(peer) { Refused::Record("another cluster's") } else { Refused::Full });
+                return Err(if rules.is_foreign(peer) {
+                    Refused::Record("it belongs to another cluster")
+                } else {
+                    Refused::Full
+                });
             }
         }
         let third = third.map(|peer| Id(Arc::new(peer)));

@@ -23,7 +23,7 @@ const ADDRESSES_MAX: usize = 256;
 /// How long one question to a name server may take; it is asked twice.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a name that does not resolve is logged.
-const WARN_PERIOD: Duration = Duration::from_secs(60);
+const WARN_PERIOD: Duration = Duration::from_mins(1);
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Host {
@@ -283,7 +283,9 @@ mod tests {
 
     #[test]
     fn lists_are_read_and_printed_alike() {
-        for list in ["10.0.0.1:50011", "[fd00::1]:50011,node-1:50012", "node-0.nodes.shop.svc.cluster.local.:1", "a_b:65535"] {
+        for list in
+            ["10.0.0.1:50011", "[fd00::1]:50011,node-1:50012", "node-0.nodes.shop.svc.cluster.local.:1", "a_b:65535"]
+        {
             let read: ContactList = list.parse().unwrap();
             assert_eq!(read.to_string(), list);
         }

@@ -10,7 +10,7 @@ use crate::platform::{Platform, Tokio};
 
 mod net;
 
-use net::{Fixed, Net, Sim, now, simulate};
+use net::{Fixed, Net, Sent, Sim, now, simulate};
 
 const CLUSTER: Option<ClusterId> = Some(ClusterId(7));
 
@@ -50,14 +50,14 @@ fn nodes<P: Platform>(gossip: &Gossip<P>) -> Vec<u64> {
 }
 
 /// Waits until `found` holds for `gossip`.
-async fn until<P: Platform>(gossip: &Gossip<P>, what: &str, found: impl Fn(&Gossip<P>) -> bool + Send) {
+async fn until<P: Platform>(gossip: &Gossip<P>, what: &str, found: impl Fn(&Gossip<P>) -> bool + Send + Sync) {
     let wait = async {
         let mut seen = gossip.generation();
         while !found(gossip) {
             seen = gossip.changed(seen).await;
         }
     };
-    assert!(P::timeout(Duration::from_secs(60), wait).await.is_some(), "waited in vain until {what}: {gossip:?}");
+    assert!(P::timeout(Duration::from_mins(1), wait).await.is_some(), "waited in vain until {what}: {gossip:?}");
 }
 
 async fn until_all_know_all<P: Platform>(all: &[Arc<Gossip<P>>]) {
@@ -101,12 +101,12 @@ fn leaving_node_is_down_before_anyone_could_suspect_it() {
         let net = Arc::default();
         let all = start_three(&net);
         until_all_know_all(&all).await;
-        let left = now();
+        let latest = now() + Duration::from_millis(100);
         all[2].leave().await;
         for gossip in &all[..2] {
             until(gossip, "node 3 left", |gossip| !gossip.is_alive(3)).await;
         }
-        assert!(now() - left < Duration::from_millis(100));
+        assert!(now() < latest);
     });
 }
 
@@ -118,14 +118,15 @@ fn node_restarted_at_another_address_is_found_within_two_seconds() {
             let all = start_three(&net);
             until_all_know_all(&all).await;
             all[2].stop();
-            let restarted = now();
+            let latest = now() + Duration::from_secs(2);
             let again = start(&net, peer(3, 2, address(13)));
             for gossip in &all[..2] {
-                until(gossip, "node 3 is back", |gossip| gossip.address_of(3).as_deref() == Some("10.0.0.13:50001")).await;
+                until(gossip, "node 3 is back", |gossip| gossip.address_of(3).as_deref() == Some("10.0.0.13:50001"))
+                    .await;
                 assert!(gossip.is_alive(3));
             }
-            until_all_know_all(&[Arc::clone(&again)]).await;
-            assert!(now() - restarted < Duration::from_secs(2));
+            until(&again, "it knows the others", |gossip| nodes(gossip) == [3, 1, 2]).await;
+            assert!(now() < latest);
         });
     }
 }
@@ -133,9 +134,8 @@ fn node_restarted_at_another_address_is_found_within_two_seconds() {
 #[test]
 fn changed_record_reaches_the_others_and_nobody_is_thought_down_meanwhile() {
     simulate(4, async {
-        let net = Arc::new(Net { loss_percent: 20, ..Net::default() });
-        let all: Vec<_> =
-            (1..=3).map(|n| start(&net, Peer { cluster: None, ..peer(n, 1, address(n)) })).collect();
+        let net = Arc::new(Net::lossy(20));
+        let all: Vec<_> = (1..=3).map(|n| start(&net, Peer { cluster: None, ..peer(n, 1, address(n)) })).collect();
         until_all_know_all(&all).await;
         for gossip in &all {
             gossip.update(|me| me.cluster = CLUSTER).unwrap();
@@ -173,7 +173,7 @@ fn nodes_of_two_clusters_ignore_each_other() {
         let empty = start(&net, Peer { cluster: None, ..peer(4, 1, address(4)) });
         until(&ours[0], "the empty node is known", |gossip| gossip.is_alive(4)).await;
         until(&empty, "it hears both clusters", |gossip| gossip.peers().len() == 4).await;
-        Sim::sleep(Duration::from_secs(60)).await;
+        Sim::sleep(Duration::from_mins(1)).await;
         assert_eq!((nodes(&ours[0]), nodes(&ours[1])), (vec![1, 2, 4], vec![2, 1, 4]));
         assert_eq!(nodes(&foreign), [3, 4]);
         assert!(ours[0].counts().foreign > 0 && foreign.counts().foreign > 0);
@@ -208,20 +208,20 @@ fn cut_network_heals_without_contacts() {
 #[test]
 fn lossy_network_keeps_everyone_alive() {
     simulate(8, async {
-        let net = Arc::new(Net { loss_percent: 10, ..Net::default() });
+        let net = Arc::new(Net::lossy(10));
         let all = start_three(&net);
         until_all_know_all(&all).await;
         let before: Vec<_> = all.iter().map(|gossip| gossip.generation()).collect();
-        Sim::sleep(Duration::from_secs(600)).await;
+        Sim::sleep(Duration::from_mins(10)).await;
         let after: Vec<_> = all.iter().map(|gossip| gossip.generation()).collect();
         assert_eq!(before, after, "nothing changed");
     });
 }
 
 /// All packets and all views of a cluster whose third node restarts, on a bad network.
-fn story(seed: u64) -> (Vec<(Duration, SocketAddr, SocketAddr, Bytes)>, Vec<Vec<Peer>>) {
+fn story(seed: u64) -> (Vec<Sent>, Vec<Vec<Peer>>) {
     simulate(seed, async {
-        let net = Arc::new(Net { loss_percent: 10, ..Net::default() });
+        let net = Arc::new(Net::lossy(10));
         let mut all = start_three(&net);
         Sim::sleep(Duration::from_secs(5)).await;
         all.remove(2).stop();
@@ -274,7 +274,7 @@ fn flood_of_invented_peers_is_bounded_and_harms_no_known_one() {
         }
         until(&all[0], "it is full", |gossip| gossip.peers().len() >= PEERS_MAX).await;
         assert!(all[0].peers().len() <= PEERS_MAX + 20, "{}", all[0].peers().len());
-        Sim::sleep(Duration::from_secs(60)).await;
+        Sim::sleep(Duration::from_mins(1)).await;
         assert!(all.iter().all(|gossip| (1..=3).all(|n| gossip.is_alive(n))));
         let again = start(&net, peer(3, 2, address(13)));
         until(&again, "a known node may come back", |gossip| gossip.is_alive(1)).await;
@@ -288,19 +288,18 @@ fn damaged_packets_do_no_harm() {
         let all = start_three(&net);
         until_all_know_all(&all).await;
         let sent: Vec<_> = net.sent.lock().unwrap().clone();
-        for (_, from, to, packet) in sent.iter().cycle().take(5000) {
+        for (_, from, to, packet) in sent.iter().cycle().take(2000) {
             let random = Sim::random();
             let mut damaged = packet.to_vec();
             let at = usize::try_from(random % packet.len() as u64).unwrap();
             if random & 1 << 40 == 0 {
                 damaged.truncate(at);
             } else {
-                // Behind the node ids, so that no other node is invented: what is tested is reading.
-                damaged[at] = damaged[at].wrapping_add((random >> 48) as u8);
+                damaged[at] ^= random.to_be_bytes()[0];
             }
             net.carry(*from, *to, damaged.into());
         }
-        Sim::sleep(Duration::from_secs(60)).await;
+        Sim::sleep(Duration::from_mins(1)).await;
         assert!(all[0].counts().malformed > 0);
         // Damage may have renamed a node or moved its address; all that is asked is that the agents still work.
         let all: Vec<_> = (1..=3).map(|n| start(&net, peer(n, 1 << 60, address(n)))).collect();

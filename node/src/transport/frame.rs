@@ -17,6 +17,8 @@ use super::Lane;
 /// No payload is larger.
 pub const FRAME_BYTES_MAX: usize = 64 << 20;
 
+/// How many lanes there are.
+pub(super) const LANES: usize = 4;
 /// A frame's length and call number.
 const HEADER_BYTES: usize = 12;
 /// Magic, version, lane.
@@ -25,8 +27,10 @@ const MAGIC: [u8; 4] = *b"QrTp";
 pub(super) const VERSION: u8 = 1;
 /// A payload up to this size is copied next to its header; a larger one is handed to the kernel where it lies.
 const COPY_BYTES_MAX: usize = 16 << 10;
-/// How much is read at once, at least.
+/// The buffer grows by this much, at least.
 const READ_BYTES: usize = 64 << 10;
+/// It grows when less than this is free. What was read may live on in frames, so the rest of a buffer is used up first.
+const FREE_BYTES_MIN: usize = 8 << 10;
 /// Data that nobody acknowledged for this long breaks the connection.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
 /// An idle connection is probed this often.
@@ -68,8 +72,7 @@ fn invalid(why: String) -> io::Error {
 }
 
 /// Sets what every connection needs. Small frames leave at once. A peer that is gone without a word is detected by the
-/// kernel, which knows best whether data arrives: no pings of our own, and a node that is merely slow keeps its
-/// connections, since its kernel still acknowledges.
+/// kernel, which knows whether data arrives; so there are no pings of our own.
 pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
@@ -148,6 +151,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Self { source, buffer: BytesMut::new() }
     }
 
+    /// Gives the source back; what was buffered is lost.
+    pub(super) fn into_source(self) -> R {
+        self.source
+    }
+
     /// Reads the other side's preface.
     pub(super) async fn preface(&mut self) -> io::Result<[u8; PREFACE_BYTES]> {
         let mut preface = [0; PREFACE_BYTES];
@@ -173,7 +181,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             }
             // The buffer only doubles, so that a length alone makes nobody allocate.
             let missing = wanted - self.buffer.len();
-            self.buffer.reserve(missing.min(self.buffer.len()).max(READ_BYTES));
+            if self.buffer.capacity() - self.buffer.len() < FREE_BYTES_MIN {
+                self.buffer.reserve(missing.min(self.buffer.len()).max(READ_BYTES));
+            }
             if self.source.read_buf(&mut self.buffer).await? == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
             }

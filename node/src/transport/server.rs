@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -25,6 +25,9 @@ const FRAMES_MAX: usize = 256;
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause after the system refused another connection, for want of file descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Of a refused connection no more is read, and for no longer.
+const DRAIN_BYTES_MAX: u64 = 1 << 20;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// At about this size a batch is written before more is added.
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -69,13 +72,26 @@ async fn talk(stream: TcpStream, service: Arc<dyn Service>) -> io::Result<()> {
     let checked = frame::check_preface(preface);
     // Ours goes out in any case: the other side then knows which version it met.
     sink.write_all(&frame::preface(*checked.as_ref().unwrap_or(&u8::MAX))).await?;
-    checked?;
+    if let Err(error) = checked {
+        refuse(frames.into_source(), sink).await;
+        return Err(error);
+    }
     let (answers, queue) = mpsc::channel(FRAMES_MAX);
     tokio::select! {
         biased;
         written = write(sink, queue) => written,
         read = read(frames, service, answers) => read,
     }
+}
+
+/// Closes a connection so that the other side can read our preface: bytes left unread would make the kernel reset it.
+async fn refuse(source: OwnedReadHalf, mut sink: OwnedWriteHalf) {
+    let drain = async {
+        sink.shutdown().await?;
+        tokio::io::copy(&mut source.take(DRAIN_BYTES_MAX), &mut tokio::io::sink()).await
+    };
+    // Whether it worked is nobody's concern any more.
+    let _ = timeout(DRAIN_TIMEOUT, drain).await;
 }
 
 /// Reads frames and has each handled by a task of its own.

@@ -15,7 +15,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout};
 
-use super::frame::{self, Batch, FRAME_BYTES_MAX, FrameReader};
+use super::frame::{self, Batch, FRAME_BYTES_MAX, FrameReader, LANES};
 use super::{Lane, Transport};
 
 /// How long a connection may take to open.
@@ -25,17 +25,20 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// No more calls wait on one connection.
 const CALLS_MAX: usize = 4096;
 /// No more bytes wait to be written to one connection; one frame is always taken.
-const QUEUED_BYTES_MAX: usize = 128 << 20;
+const QUEUED_BYTES_MAX: usize = 32 << 20;
 /// At about this size a batch is written before more is added.
 const BATCH_BYTES: usize = 1 << 20;
-/// Connections to more addresses than this are not kept when they broke.
+/// Of one lane, connections to more addresses than this are not kept when they broke.
 const CONNECTIONS_MAX: usize = 256;
 
 /// Calls other nodes over TCP.
 #[derive(Clone, Default)]
 pub struct TcpTransport {
-    connections: Arc<Mutex<HashMap<(String, Lane), Arc<Connection>>>>,
+    lanes: Arc<[Mutex<ByAddress>; LANES]>,
 }
+
+/// The connections of one lane.
+type ByAddress = HashMap<String, Arc<Connection>>;
 
 impl TcpTransport {
     /// A transport without connections.
@@ -46,9 +49,8 @@ impl TcpTransport {
 
     /// The connection to use: the one there is, or a new one when it broke a moment ago or earlier.
     fn connection(&self, address: &str, lane: Lane) -> Arc<Connection> {
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (address.to_owned(), lane);
-        if let Some(connection) = connections.get(&key)
+        let mut connections = lock(&self.lanes[usize::from(lane.number())]);
+        if let Some(connection) = connections.get(address)
             && !connection.may_be_replaced()
         {
             return Arc::clone(connection);
@@ -58,10 +60,14 @@ impl TcpTransport {
             connections.retain(|_, connection| !connection.may_be_replaced());
         }
         let connection = Arc::new(Connection::new(address.to_owned()));
-        connections.insert(key, Arc::clone(&connection));
+        connections.insert(address.to_owned(), Arc::clone(&connection));
         tokio::spawn(Arc::clone(&connection).run(lane));
         connection
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for TcpTransport {
@@ -80,10 +86,11 @@ impl Transport for TcpTransport {
 impl Drop for TcpTransport {
     fn drop(&mut self) {
         // The last handle closes what is open, so that no task outlives it.
-        if Arc::strong_count(&self.connections) == 1 {
-            let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-            for connection in connections.values() {
-                connection.close(&io::Error::new(io::ErrorKind::ConnectionAborted, "this node shuts down"));
+        if Arc::strong_count(&self.lanes) == 1 {
+            for lane in self.lanes.iter() {
+                for (_, connection) in lock(lane).drain() {
+                    connection.close(&io::Error::new(io::ErrorKind::ConnectionAborted, "this node shuts down"));
+                }
             }
         }
     }
@@ -147,7 +154,7 @@ impl Connection {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn may_be_replaced(&self) -> bool {

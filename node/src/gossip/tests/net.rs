@@ -20,19 +20,24 @@ impl Platform for Sim {
     type Rt = SimRuntime;
 }
 
+/// When, from, to, what.
+pub type Sent = (Duration, SocketAddr, SocketAddr, Bytes);
 pub type Packet = (SocketAddr, Bytes);
 
 #[derive(Default)]
 pub struct Net {
     inboxes: Mutex<BTreeMap<SocketAddr, mpsc::UnboundedSender<Packet>>>,
     cut_off: Mutex<Vec<SocketAddr>>,
-    /// Of 100 packets so many are lost.
-    pub loss_percent: u64,
-    /// When, from, to, what.
-    pub sent: Mutex<Vec<(Duration, SocketAddr, SocketAddr, Bytes)>>,
+    loss_percent: u64,
+    pub sent: Mutex<Vec<Sent>>,
 }
 
 impl Net {
+    /// A network that loses so many of 100 packets.
+    pub fn lossy(loss_percent: u64) -> Self {
+        Self { loss_percent, ..Self::default() }
+    }
+
     pub fn open(self: &Arc<Self>, address: SocketAddr) -> Arc<Port> {
         let (inbox, receiver) = mpsc::unbounded_channel();
         self.inboxes.lock().unwrap().insert(address, inbox);
@@ -55,12 +60,13 @@ impl Net {
             return;
         }
         let net = Arc::clone(self);
-        drop(Sim::spawn(async move {
+        let carried = async move {
             Sim::sleep(Duration::from_micros(100 + (random >> 32) % 2000)).await;
             if let Some(inbox) = net.inboxes.lock().unwrap().get(&to) {
                 let _ = inbox.send((from, packet));
             }
-        }));
+        };
+        Sim::spawn(carried);
     }
 }
 
