@@ -122,6 +122,9 @@ pub struct CheckAnswer {
     pub denied_by: Option<LimitRef>,
     /// The revision of the policies it was judged by.
     pub revision: u64,
+    /// No decision was known in time, and the policies let it through; only then. It may have been charged.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unavailable: bool,
 }
 
 /// Where one limit stands.

@@ -1,0 +1,142 @@
+//! `ratelimiter`: a node from its settings to its end.
+//!
+//! Settings are read, policies are read, ports are bound, the node starts, its doors open; then it runs until a signal,
+//! or until it can no longer go on. What can go wrong by a wrong setting goes wrong before the disk is touched.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_limits::Policy;
+
+use super::Failure;
+use crate::config::{Machine, ServeArgs, Settings};
+use crate::doors::connections::{Bounds, Server};
+use crate::doors::http::Doors;
+use crate::metrics::Metrics;
+use crate::node::Node;
+use crate::platform::Tokio;
+use crate::telemetry;
+
+mod policy_files;
+mod ports;
+mod signals;
+mod start;
+
+use policy_files::PolicyFiles;
+use ports::Ports;
+use signals::{Ask, Signals};
+use start::Running;
+
+/// How long running requests may take to finish once no more are accepted: a request's own deadline, and a little.
+const REQUESTS_GRACE: Duration = Duration::from_secs(4);
+
+/// Serves a node until it is told to stop.
+pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let wrong = |errors: Vec<String>| Failure::Wrong(errors);
+    let settings = Settings::read(args, &Machine::find()).map_err(|errors| wrong(texts(&errors)))?;
+    telemetry::start(&settings.log).map_err(Failure::Failed)?;
+    let files = settings.policies.clone().map(PolicyFiles::new);
+    let policies = files.as_ref().map(PolicyFiles::read).transpose().map_err(|errors| wrong(texts(&errors)))?;
+    let signals = Signals::listen(settings.stop_with_stdin)
+        .map_err(|error| Failure::Failed(format!("cannot listen for signals: {error}")))?;
+    let ports = Ports::bind(&settings.listen).await.map_err(Failure::Failed)?;
+    tracing::info!(
+        node = settings.node_name,
+        version = env!("CARGO_PKG_VERSION"),
+        server = %settings.listen.server,
+        admin = %settings.listen.admin,
+        raft = %settings.listen.raft,
+        discovery = %settings.listen.discovery,
+        data_dir = %settings.data_dir.display(),
+        "starting"
+    );
+    let Ports { server, admin, raft, discovery } = ports;
+    let running = Running::start(&settings, raft, discovery).await.map_err(Failure::Failed)?;
+    let node = &running.node;
+    let metrics = Arc::new(Metrics::new().map_err(|error| Failure::Failed(error.to_string()))?);
+    let doors = Doors::new(Arc::clone(node), metrics, settings.rate_reset);
+    let servers = [
+        Server::start(server, doors.data_routes(), Bounds::default()),
+        Server::start(admin, doors.admin_routes(), Bounds::default()),
+    ];
+    let ended = serve_until_asked(node, files, policies, signals).await;
+    end(&settings, running, servers, ended).await
+}
+
+fn texts(errors: &[impl ToString]) -> Vec<String> {
+    errors.iter().map(ToString::to_string).collect()
+}
+
+/// Why a node no longer serves.
+enum Ended {
+    /// It was asked to, and may be asked to hurry.
+    Asked(Ask, Signals),
+    /// It cannot go on.
+    Failed(String),
+}
+
+async fn serve_until_asked(
+    node: &Arc<Node<Tokio>>,
+    files: Option<PolicyFiles>,
+    policies: Option<Vec<Policy>>,
+    mut signals: Signals,
+) -> Ended {
+    let mut proposing = policies.map(|policies| policy_files::propose(Arc::clone(node), policies));
+    loop {
+        let ask = tokio::select! {
+            biased;
+            reason = node.failed() => return Ended::Failed(reason),
+            ask = signals.next() => ask,
+        };
+        let (Ask::Reload, Some(files)) = (ask, &files) else {
+            if ask == Ask::Reload {
+                tracing::info!("nothing to reload: POLICIES is not set");
+                continue;
+            }
+            return Ended::Asked(ask, signals);
+        };
+        match files.read() {
+            // The old proposal, if it still waits for a leader, ends with its replacement.
+            Ok(policies) => proposing = Some(policy_files::propose(Arc::clone(node), policies)),
+            Err(errors) => {
+                for error in errors {
+                    tracing::error!("policies are left as they were: {error}");
+                }
+            }
+        }
+        tracing::debug!(proposing = proposing.is_some(), "policies were read again");
+    }
+}
+
+async fn end(settings: &Settings, running: Running, servers: [Server; 2], ended: Ended) -> Result<(), Failure> {
+    let (ask, mut signals) = match ended {
+        Ended::Asked(ask, signals) => (ask, signals),
+        Ended::Failed(reason) => {
+            tracing::error!("the node stops: {reason}");
+            close(servers, Duration::ZERO).await;
+            running.stop().await;
+            return Err(Failure::Failed(reason));
+        }
+    };
+    let delay = if ask == Ask::Drain { settings.drain_delay } else { Duration::ZERO };
+    tracing::info!(?delay, "draining");
+    for server in &servers {
+        server.leave();
+    }
+    let endpoints_catch_up = async {
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = signals.hurry() => tracing::info!("told again; not waiting any longer"),
+        }
+    };
+    tokio::join!(running.node.drain(), endpoints_catch_up);
+    close(servers, REQUESTS_GRACE).await;
+    running.stop().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn close(servers: [Server; 2], grace: Duration) {
+    let [data, admin] = servers;
+    tokio::join!(data.close(grace), admin.close(grace));
+}

@@ -1,0 +1,108 @@
+//! From settings and sockets to a running node.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use quorate_limits::Settings as Founding;
+use tokio::net::{TcpListener, lookup_host};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::config::{DefaultLimit, Settings};
+use crate::consensus::Tuning;
+use crate::gossip::{Contacts as _, DnsContacts, UdpDatagrams, advertise_host};
+use crate::node::{Node, NodeOptions};
+use crate::platform::Tokio;
+use crate::storage::{DirectoryLock, Disk};
+use crate::transport::{self, TcpTransport};
+
+/// A running node and what it runs on.
+pub(super) struct Running {
+    pub node: Arc<Node<Tokio>>,
+    /// Answers other nodes until [`Running::stop`].
+    answering: JoinHandle<()>,
+    stop_answering: oneshot::Sender<()>,
+    /// Keeps the data folder to this process.
+    _lock: DirectoryLock,
+}
+
+impl Running {
+    /// Opens the disk, takes transport and gossip up, and starts the node.
+    ///
+    /// # Errors
+    /// What stands against it, and what to do.
+    pub(super) async fn start(settings: &Settings, raft: TcpListener, discovery: UdpDatagrams) -> Result<Self, String> {
+        let contacts = DnsContacts::new(settings.contacts.clone(), settings.dns_server)
+            .map_err(|error| format!("CLUSTERS cannot be resolved: {error}"))?;
+        let options = options(settings, &contacts).await?;
+        let data_dir = settings.data_dir.clone();
+        // Reading the log may take seconds.
+        let opened = tokio::task::spawn_blocking(move || Disk::open(&data_dir)).await;
+        let (disk, lock) = opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let node = Node::start(options, &disk, Arc::new(TcpTransport::new()), Arc::new(discovery), Arc::new(contacts))
+            .await
+            .map_err(|error| format!("the node cannot start on {}: {error}", settings.data_dir.display()))?;
+        let (stop_answering, stopped) = oneshot::channel();
+        let answering = tokio::spawn(transport::serve(raft, node.service(), async {
+            let _ = stopped.await;
+        }));
+        Ok(Self { node, answering, stop_answering, _lock: lock })
+    }
+
+    /// Stops the node, then lets go of its data folder.
+    pub(super) async fn stop(self) {
+        self.node.stop().await;
+        drop(self.stop_answering);
+        let _ = self.answering.await;
+    }
+}
+
+async fn options(settings: &Settings, contacts: &DnsContacts) -> Result<NodeOptions, String> {
+    let listen = &settings.listen;
+    let refusal = |error: io::Error| format!("the address that others reach this node by cannot be found: {error}");
+    let (host, ip) = match &settings.advertise_host {
+        Some(host) => (host.clone(), resolve(host, listen.discovery.port()).await?),
+        None => {
+            let known = contacts.resolve().await;
+            let ip = advertise_host(listen.discovery.ip(), &known).map_err(refusal)?;
+            (ip.to_string(), ip)
+        }
+    };
+    Ok(NodeOptions {
+        name: settings.node_name.clone(),
+        gossip_address: (ip, listen.discovery.port()).into(),
+        raft_address: host_and_port(&host, listen.raft.port()),
+        http_address: host_and_port(&host, listen.server.port()),
+        bootstrap_expect: settings.bootstrap_expect,
+        first_policies: settings.default_limit.map(DefaultLimit::policy).into_iter().collect(),
+        counters_max: Founding::COUNTERS_MAX_DEFAULT,
+        tuning: Tuning::default(),
+    })
+}
+
+async fn resolve(host: &str, port: u16) -> Result<IpAddr, String> {
+    let mut found = lookup_host((host, port))
+        .await
+        .map_err(|error| format!("ADVERTISE_HOST {host:?} does not resolve: {error}; set an address"))?;
+    found.next().map(|address| address.ip()).ok_or_else(|| format!("ADVERTISE_HOST {host:?} has no address; set one"))
+}
+
+fn host_and_port(host: &str, port: u16) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, port).to_string(),
+        Err(_) => format!("{host}:{port}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_of_version_6_gets_brackets() {
+        assert_eq!(host_and_port("::1", 50001), "[::1]:50001");
+        assert_eq!(host_and_port("10.0.0.7", 50001), "10.0.0.7:50001");
+        assert_eq!(host_and_port("node-1.local", 50001), "node-1.local:50001");
+    }
+}

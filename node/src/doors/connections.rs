@@ -1,0 +1,238 @@
+//! Connections: accepted, bounded, and let go of in order when the node drains.
+//!
+//! A drain has two steps. While [`leaving`](Server::leave) the port still accepts, because whoever sends requests here may
+//! not know yet that it should not; each answer tells it (`Connection: close`, GOAWAY). [`close`](Server::close) then
+//! accepts no more, lets requests finish, and closes idle connections last: closed earlier, they could meet a request
+//! that is on its way.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Response, Version};
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+/// The bounds of one port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The most connections at once; further ones wait to be accepted.
+    pub connections_max: usize,
+    /// How long a connection may take for the head of its first request.
+    pub first_head: Duration,
+    /// How long a connection may be idle, or dawdle over a later head: longer than clients keep connections in reserve,
+    /// so that it is they who close.
+    pub idle: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { connections_max: 20_000, first_head: Duration::from_secs(10), idle: Duration::from_secs(600) }
+    }
+}
+
+const HEADERS_MAX: usize = 64;
+const HEAD_BYTES_MAX: u32 = 16 * 1024;
+const STREAMS_MAX: u32 = 200;
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Before the next try to accept, when the system has no more sockets to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Steps of the drain, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Serving,
+    Leaving,
+    Closing,
+}
+
+/// Serves routes on one port. Ends with [`Server::close`]; dropped, it cuts all connections.
+pub struct Server {
+    phase: watch::Sender<Phase>,
+    accepting: JoinHandle<()>,
+}
+
+impl Server {
+    /// Serves `routes` to whoever connects to `listener`.
+    #[must_use]
+    pub fn start(listener: TcpListener, routes: Router, bounds: Bounds) -> Self {
+        let (phase, phases) = watch::channel(Phase::Serving);
+        let accepting = tokio::spawn(accept(listener, routes, bounds, phases));
+        Self { phase, accepting }
+    }
+
+    /// Goes on accepting, and tells every client to come by another connection from now on.
+    pub fn leave(&self) {
+        self.phase.send_replace(Phase::Leaving);
+    }
+
+    /// Accepts no more, waits until running requests are answered, at most `grace`, and closes all connections.
+    pub async fn close(mut self, grace: Duration) {
+        self.phase.send_replace(Phase::Closing);
+        if tokio::time::timeout(grace, &mut self.accepting).await.is_err() {
+            tracing::warn!("requests were still running after {grace:?}; their connections are cut");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Takes the connections' tasks with it.
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, routes: Router, bounds: Bounds, phases: watch::Receiver<Phase>) {
+    let mut closing = phases.clone();
+    let permits = Arc::new(Semaphore::new(bounds.connections_max));
+    let builder = Arc::new(builder(bounds));
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = until_closing(&mut closing) => break,
+            Some(_) = connections.join_next() => {}
+            accepted = accept_one(&listener, &permits) => match accepted {
+                Ok((stream, permit)) => {
+                    let (routes, builder, phases) = (routes.clone(), Arc::clone(&builder), phases.clone());
+                    connections.spawn(async move {
+                        serve(stream, routes, &builder, phases, bounds.first_head).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!("cannot accept a connection: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn until_closing(phases: &mut watch::Receiver<Phase>) {
+    // An error says that the server is gone, which comes to the same.
+    let _ = phases.wait_for(|phase| *phase == Phase::Closing).await;
+}
+
+async fn accept_one(listener: &TcpListener, permits: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _): (TcpStream, SocketAddr) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, permit))
+}
+
+fn builder(bounds: Bounds) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds.idle)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX as usize);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+/// What is known of a connection by the requests that came over it.
+#[derive(Default)]
+struct Seen {
+    request: AtomicBool,
+    http2: AtomicBool,
+    /// A request came over HTTP/2 while the node was leaving.
+    goaway: Notify,
+}
+
+async fn serve(
+    stream: TcpStream,
+    routes: Router,
+    builder: &Builder<TokioExecutor>,
+    mut phases: watch::Receiver<Phase>,
+    first_head: Duration,
+) {
+    let seen = Arc::new(Seen::default());
+    let service = Watched { routes: TowerToHyperService::new(routes), seen: Arc::clone(&seen), phases: phases.clone() };
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut too_slow = pin!(tokio::time::sleep(first_head));
+    let mut is_timed = true;
+    let mut phase = Phase::Serving;
+    loop {
+        tokio::select! {
+            biased;
+            // An error here is the client's: a broken head, a connection cut. There is nobody left to tell.
+            _ = connection.as_mut() => return,
+            () = &mut too_slow, if is_timed => {
+                is_timed = false;
+                if !seen.request.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+            () = seen.goaway.notified() => connection.as_mut().graceful_shutdown(),
+            changed = phases.wait_for(|new| *new > phase) => {
+                // The server is gone; so is whoever could wait for an answer.
+                let Ok(new) = changed.map(|new| *new) else { return };
+                phase = new;
+                if phase == Phase::Closing || seen.http2.load(Ordering::Relaxed) {
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+/// The routes, and what a connection must know of the requests that pass.
+struct Watched {
+    routes: TowerToHyperService<Router>,
+    seen: Arc<Seen>,
+    phases: watch::Receiver<Phase>,
+}
+
+impl Service<hyper::Request<Incoming>> for Watched {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
+        let is_http2 = request.version() == Version::HTTP_2;
+        self.seen.request.store(true, Ordering::Relaxed);
+        self.seen.http2.store(is_http2, Ordering::Relaxed);
+        let (seen, phases) = (Arc::clone(&self.seen), self.phases.clone());
+        let answer = self.routes.call(request);
+        Box::pin(async move {
+            let mut response = answer.await?;
+            if *phases.borrow() >= Phase::Leaving {
+                if is_http2 {
+                    seen.goaway.notify_one();
+                } else {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+            }
+            Ok(response)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! The admin port: changes of policies and members.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, Response, StatusCode};
+use quorate_crds::api::{HexId, OwnerName, PolicyChanged, policy_ref};
+use quorate_crds::{parse_policy, parse_policy_set};
+use quorate_limits::{Owner, PolicyChange, PolicyConflict, PolicyName, PolicyOutcome};
+
+use super::{CHANGE_DEADLINE, Doors, answer};
+
+/// `PUT /v1/policies/{ns}/{name}`: creates or replaces one policy of owner `api`.
+pub(super) async fn put_policy(
+    State(doors): State<Arc<Doors>>,
+    Path((namespace, name)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response<Body> {
+    let body = match answer::whole(body) {
+        Ok(body) => body,
+        Err(response) => return *response,
+    };
+    let policy = match parse_policy(&body, is_yaml(&headers)) {
+        Ok(policy) => policy,
+        Err(errors) => return answer::bad_request(errors),
+    };
+    let named = PolicyName { namespace, name };
+    if policy.name != named {
+        let (body, path) = (policy_ref(&policy.name), policy_ref(&named));
+        return answer::bad_request([format!("metadata: names {body}, the path names {path}; make them one")]);
+    }
+    change(&doors, PolicyChange::Put(Owner::Api, vec![policy])).await
+}
+
+/// `DELETE /v1/policies/{ns}/{name}`: one that does not exist is no error.
+pub(super) async fn delete_policy(
+    State(doors): State<Arc<Doors>>,
+    Path((namespace, name)): Path<(String, String)>,
+) -> Response<Body> {
+    change(&doors, PolicyChange::Delete(Owner::Api, vec![PolicyName { namespace, name }])).await
+}
+
+/// `POST /v1/policies:apply`: the owner's policies are exactly these, from one revision on.
+pub(super) async fn apply_policies(
+    State(doors): State<Arc<Doors>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response<Body> {
+    let body = match answer::whole(body) {
+        Ok(body) => body,
+        Err(response) => return *response,
+    };
+    match parse_policy_set(&body) {
+        Ok((owner, policies)) => change(&doors, PolicyChange::ReplaceAll(owner, policies)).await,
+        Err(errors) => answer::bad_request(errors),
+    }
+}
+
+/// `PUT /v1/cluster/members/{id}/decommission`.
+pub(super) async fn decommission(Path(id): Path<String>) -> Response<Body> {
+    match id.parse::<HexId>() {
+        Ok(id) => not_yet(&format!("decommissioning a member ({id})")),
+        Err(error) => answer::bad_request([error]),
+    }
+}
+
+/// `POST /v1/cluster/transfer-leader`.
+pub(super) async fn transfer_leader() -> Response<Body> {
+    not_yet("handing leadership over on request")
+}
+
+/// `POST /v1/cluster/bootstrap`.
+pub(super) async fn bootstrap() -> Response<Body> {
+    not_yet("founding a cluster on request")
+}
+
+fn not_yet(what: &str) -> Response<Body> {
+    answer::error(StatusCode::NOT_IMPLEMENTED, format!("{what} is not supported by this version; nothing was changed"))
+}
+
+async fn change(doors: &Doors, change: PolicyChange) -> Response<Body> {
+    match doors.node.change_policies(change, CHANGE_DEADLINE).await {
+        Ok(outcome) => worded(&outcome),
+        Err(unavailable) => {
+            let text = format!("{}; the change may have been made: send it again", unavailable.reason);
+            answer::error(StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+    }
+}
+
+fn worded(outcome: &PolicyOutcome) -> Response<Body> {
+    match outcome {
+        PolicyOutcome::Applied { revision } => answer::json(StatusCode::OK, &PolicyChanged { revision: *revision }),
+        PolicyOutcome::Conflict(conflict) => answer::error(StatusCode::CONFLICT, conflict_text(conflict)),
+    }
+}
+
+/// Why a change was refused as a whole, and what to do.
+pub(crate) fn conflict_text(conflict: &PolicyConflict) -> String {
+    match conflict {
+        PolicyConflict::OwnedBy(name, owner) => {
+            let owner = match OwnerName::from(*owner) {
+                OwnerName::Builtin => "the limiter itself",
+                OwnerName::Files => "the nodes' policy files",
+                OwnerName::Api => "the admin API",
+                OwnerName::Operator => "the operator",
+            };
+            format!("policy {} belongs to {owner}; change it there, nothing was changed here", policy_ref(name))
+        }
+        PolicyConflict::TooMany { max } => {
+            format!("there would be more than {max} policies; remove some first, nothing was changed")
+        }
+    }
+}
+
+/// Whatever does not call itself JSON is read as YAML, which JSON is too: curl sends a file under another name.
+fn is_yaml(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind != "application/json" && !kind.ends_with("+json")
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn body_is_yaml_unless_it_calls_itself_json() {
+        for (kind, yaml) in [
+            ("application/json", false),
+            ("Application/JSON; charset=utf-8", false),
+            ("application/merge-patch+json", false),
+            ("application/yaml", true),
+            ("text/yaml", true),
+            ("application/x-www-form-urlencoded", true),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]);
+            assert_eq!(is_yaml(&headers), yaml, "{kind}");
+        }
+        assert!(is_yaml(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn change_is_answered_with_its_revision_or_the_owner_that_stands_against_it() {
+        assert_eq!(worded(&PolicyOutcome::Applied { revision: 7 }).status(), StatusCode::OK);
+        let name = PolicyName { namespace: "shop".to_owned(), name: "search".to_owned() };
+        let conflict = PolicyConflict::OwnedBy(name, Owner::Operator);
+        assert_eq!(
+            conflict_text(&conflict),
+            "policy shop/search belongs to the operator; change it there, nothing was changed here"
+        );
+        assert_eq!(worded(&PolicyOutcome::Conflict(conflict)).status(), StatusCode::CONFLICT);
+        assert_eq!(
+            conflict_text(&PolicyConflict::TooMany { max: 5 }),
+            "there would be more than 5 policies; remove some first, nothing was changed"
+        );
+    }
+}

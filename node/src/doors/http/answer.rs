@@ -1,0 +1,57 @@
+//! Answers in JSON.
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::BytesRejection;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, Method, Response, StatusCode, Uri};
+use quorate_crds::api::ErrorBody;
+use serde::Serialize;
+use serde_json::json;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// An answer whose body is JSON already.
+pub(super) fn raw(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response
+}
+
+/// An answer with this value as its body.
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
+    match serde_json::to_vec(value) {
+        Ok(body) => raw(status, body),
+        // No type that is answered here can fail to be written.
+        Err(error) => raw(StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": error.to_string() }).to_string()),
+    }
+}
+
+/// `{"error":…}`.
+pub(super) fn error(status: StatusCode, error: impl Into<String>) -> Response<Body> {
+    json(status, &ErrorBody { error: error.into() })
+}
+
+/// Several complaints about one body, as one text.
+pub(super) fn bad_request<E: ToString>(errors: impl IntoIterator<Item = E>) -> Response<Body> {
+    let errors: Vec<_> = errors.into_iter().map(|error| error.to_string()).collect();
+    error(StatusCode::BAD_REQUEST, errors.join("; "))
+}
+
+/// A wrong path, or a wrong method on a right one.
+pub(super) async fn not_found(method: Method, uri: Uri) -> Response<Body> {
+    let path: String = uri.path().chars().take(256).collect();
+    error(StatusCode::NOT_FOUND, format!("there is no {method} {path} on this port; GET /openapi.json on the data port lists all"))
+}
+
+/// The whole body, or the answer to one that is too long or broke off.
+pub(super) fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Box<Response<Body>>> {
+    body.map_err(|rejection| {
+        let status = rejection.status();
+        let text = match status {
+            StatusCode::PAYLOAD_TOO_LARGE => "the body is too long; send less at once".to_owned(),
+            _ => format!("the body cannot be read: {}", rejection.body_text()),
+        };
+        Box::new(error(status, text))
+    })
+}

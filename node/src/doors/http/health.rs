@@ -1,0 +1,41 @@
+//! What watches a node: `/health`, `/ready` and `/metrics`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, Response, StatusCode};
+use prometheus::TEXT_FORMAT;
+use serde_json::json;
+
+use super::{Doors, answer};
+
+/// `GET /health`: the process answers.
+pub(super) async fn health() -> Response<Body> {
+    answer::raw(StatusCode::OK, r#"{"status":"ok"}"#)
+}
+
+/// `GET /ready`: whether requests should be sent here.
+pub(super) async fn ready(State(doors): State<Arc<Doors>>) -> Response<Body> {
+    match doors.node.ready() {
+        Ok(()) => answer::raw(StatusCode::OK, r#"{"status":"ready"}"#),
+        Err(reason) => {
+            let body = json!({ "status": "not ready", "reason": reason.to_string() });
+            answer::json(StatusCode::SERVICE_UNAVAILABLE, &body)
+        }
+    }
+}
+
+/// `GET /metrics`.
+pub(super) async fn metrics(State(doors): State<Arc<Doors>>) -> Response<Body> {
+    let node = &doors.node;
+    match doors.metrics.text(&node.status(), node.counters(), node.ready().is_ok()) {
+        Ok(text) => {
+            let mut response = Response::new(Body::from(text));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT_FORMAT));
+            response
+        }
+        Err(error) => answer::error(StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics cannot be written: {error}")),
+    }
+}
