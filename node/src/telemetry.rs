@@ -7,6 +7,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, LogSettings};
 
+/// Libraries whose warnings say nothing that a condition, a metric or a line of ours does not say better.
+const QUIET_LIBRARIES: [&str; 3] = ["openraft", "chunked_wal", "raft_log"];
+
 /// Whether a filter says what its writer means.
 ///
 /// # Errors
@@ -22,12 +25,20 @@ pub fn check_filter(filter: &str) -> Result<(), String> {
     EnvFilter::try_new(filter).map(drop).map_err(|error| format!("{filter:?} is no filter: {error}"))
 }
 
+/// The filter, with libraries that report every retry as a warning turned down to errors unless it names them.
+fn with_quiet_libraries(filter: &str) -> String {
+    QUIET_LIBRARIES
+        .iter()
+        .filter(|library| !filter.contains(*library))
+        .fold(filter.to_owned(), |filter, library| format!("{filter},{library}=error"))
+}
+
 /// Sends what this process logs to standard error from now on.
 ///
 /// # Errors
 /// When it was called before, or the filter is none.
 pub fn start(settings: &LogSettings) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&settings.filter).map_err(|error| error.to_string())?;
+    let filter = EnvFilter::try_new(with_quiet_libraries(&settings.filter)).map_err(|error| error.to_string())?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match settings.format {
         LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),

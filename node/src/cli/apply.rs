@@ -32,8 +32,8 @@ pub(super) async fn run(args: &ApplyArgs) -> Result<(), Failure> {
     if !status.is_success() {
         return Err(Failure::Failed(error_text(status, &body)));
     }
-    let changed: PolicyChanged =
-        serde_json::from_slice(&body).map_err(|error| Failure::Failed(format!("{} is no limiter: {error}", args.server)))?;
+    let changed: PolicyChanged = serde_json::from_slice(&body)
+        .map_err(|error| Failure::Failed(format!("{} is no limiter: {error}", args.server)))?;
     println!("{} policies in force, revision {}", policies.len(), changed.revision);
     Ok(())
 }

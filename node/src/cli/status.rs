@@ -23,8 +23,8 @@ pub(super) async fn run(args: &StatusArgs) -> Result<(), Failure> {
     if !status.is_success() {
         return Err(Failure::Failed(error_text(status, &body)));
     }
-    let cluster: ClusterAnswer =
-        serde_json::from_slice(&body).map_err(|error| Failure::Failed(format!("{} is no limiter: {error}", args.server)))?;
+    let cluster: ClusterAnswer = serde_json::from_slice(&body)
+        .map_err(|error| Failure::Failed(format!("{} is no limiter: {error}", args.server)))?;
     print!("{}", table(&cluster));
     Ok(())
 }

@@ -151,7 +151,9 @@ impl Reader {
             Ok(count) if contacts.is_empty() && count > 1 => {
                 self.refuse(
                     SETTING,
-                    format!("{count} nodes cannot find each other without contacts; set CLUSTERS=HOST:DISCOVERY_PORT,…"),
+                    format!(
+                        "{count} nodes cannot find each other without contacts; set CLUSTERS=HOST:DISCOVERY_PORT,…"
+                    ),
                 );
             }
             Ok(count) if count <= NODES_MAX => return count,
@@ -206,7 +208,10 @@ impl Reader {
     pub(super) fn switch(&mut self, setting: &'static str, value: Option<&str>, default: bool) -> bool {
         let Some(text) = given(value) else { return default };
         text.parse().unwrap_or_else(|_| {
-            self.refuse(setting, format!("{text:?} is neither true nor false; write {setting}=true or {setting}=false"));
+            self.refuse(
+                setting,
+                format!("{text:?} is neither true nor false; write {setting}=true or {setting}=false"),
+            );
             default
         })
     }

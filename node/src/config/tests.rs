@@ -142,7 +142,10 @@ fn contacts_are_addresses_and_names() {
 #[test]
 fn wrong_contact_is_refused_by_its_place() {
     let error = refusal(|args| args.clusters = text("10.0.0.7:50011,10.0.0.8"));
-    assert!(error.starts_with("CLUSTERS (--clusters): entry 2 of CLUSTERS, \"10.0.0.8\", has no port; write"), "{error}");
+    assert!(
+        error.starts_with("CLUSTERS (--clusters): entry 2 of CLUSTERS, \"10.0.0.8\", has no port; write"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -195,7 +198,10 @@ fn default_limit_is_hits_per_window_or_none() {
     assert_eq!(limit("0/1h30m"), Some(DefaultLimit { limit: 0, window: Duration::from_secs(5400) }));
     for wrong in ["10", "10/60", "/60s", "-1/60s", "10/0s", "10/9000h", "1000000000000001/1s", "None", "10/60s/2"] {
         let error = refusal(|args| args.default_limit = text(wrong));
-        assert!(error.starts_with(&format!("DEFAULT_LIMIT (--default-limit): {wrong:?} is no limit; write")), "{error}");
+        assert!(
+            error.starts_with(&format!("DEFAULT_LIMIT (--default-limit): {wrong:?} is no limit; write")),
+            "{error}"
+        );
     }
 }
 
@@ -209,7 +215,10 @@ fn default_limit_becomes_the_fallback_policy() {
 
 #[test]
 fn hosts_are_addresses() {
-    assert_eq!(read(|args| args.bind_host = text("localhost")).unwrap().listen.raft, "127.0.0.1:50001".parse().unwrap());
+    assert_eq!(
+        read(|args| args.bind_host = text("localhost")).unwrap().listen.raft,
+        "127.0.0.1:50001".parse().unwrap()
+    );
     assert_eq!(read(|args| args.admin_host = text("[::1]")).unwrap().listen.admin, "[::1]:20101".parse().unwrap());
     let error = refusal(|args| args.bind_host = text("node-1"));
     assert!(error.starts_with("BIND_HOST (--bind-host): \"node-1\" is no address of this machine;"), "{error}");

@@ -24,6 +24,9 @@ use crate::platform::Platform;
 use crate::storage::Record;
 use crate::transport::Lane;
 
+/// How long an append may take at least: openraft allows one heartbeat, which a busy disk can need for one fsync, and
+/// giving up would only send the same records again.
+const APPEND_TIMEOUT: Duration = Duration::from_millis(300);
 /// How much of a snapshot travels in one frame.
 const SNAPSHOT_PIECE_LEN: usize = 1 << 20;
 /// How long one piece may take, installing the whole included.
@@ -147,7 +150,8 @@ impl<P: Platform> RaftNetworkV2<Types<P>> for Connection<P> {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types<P>>, RPCError<Types<P>>> {
         let append = append_from_raft::<P>(&rpc);
-        let body = self.call(Kind::Append, self.lane, append.encode(), option.hard_ttl()).await?;
+        let limit = option.hard_ttl().max(APPEND_TIMEOUT);
+        let body = self.call(Kind::Append, self.lane, append.encode(), limit).await?;
         let answer: AppendAnswer = wire::decode(&body).map_err(|error| unreadable(&error))?;
         Ok(match answer {
             AppendAnswer::Success => AppendEntriesResponse::Success,

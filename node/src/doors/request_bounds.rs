@@ -93,7 +93,10 @@ mod tests {
             (request(|r| r.domain = "d".repeat(129)), "domain: has 129 bytes; give at most 128"),
             (request(|r| r.hits = -1), "hits: -1 is out of bounds; give 0 (peek) to 1000000000"),
             (request(|r| r.hits = HITS_MAX + 1), "hits: 1000000001 is out of bounds; give 0 (peek) to 1000000000"),
-            (request(|r| r.hits = i64::MIN), "hits: -9223372036854775808 is out of bounds; give 0 (peek) to 1000000000"),
+            (
+                request(|r| r.hits = i64::MIN),
+                "hits: -9223372036854775808 is out of bounds; give 0 (peek) to 1000000000",
+            ),
             (request(|r| r.descriptors.clear()), "descriptors: has 0 entries; give 1 to 16"),
             (
                 request(|r| r.descriptors = vec![r.descriptors[0].clone(); 17]),

@@ -88,7 +88,8 @@ mod tests {
         let members = members(&args(3));
         let last = &members[2];
         assert_eq!((last.name.as_str(), last.server.as_str()), ("node-3", "127.0.0.1:20003"));
-        let setting = |name| last.settings.iter().find(|(setting, _)| *setting == name).map(|(_, value)| value.as_str());
+        let setting =
+            |name| last.settings.iter().find(|(setting, _)| *setting == name).map(|(_, value)| value.as_str());
         assert_eq!(setting("CLUSTERS"), Some("127.0.0.1:50011,127.0.0.1:50012,127.0.0.1:50013"));
         assert_eq!(setting("RAFT_PORT"), Some("50003"));
         assert_eq!(setting("DATA_DIR"), Some("./data/node-3"));

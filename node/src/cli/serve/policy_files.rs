@@ -103,10 +103,8 @@ mod tests {
         let mut machine = StateMachine::new(Settings { secret: [0; 16], counters_max: 1000 });
         let session = SessionId(1);
         let commands = Arc::new(changes.into_iter().map(Command::ChangePolicies).collect());
-        let parts = vec![
-            Part::OpenSession { node: 1, boot: 1, session },
-            Part::Commands { session, sequence: 1, commands },
-        ];
+        let parts =
+            vec![Part::OpenSession { node: 1, boot: 1, session }, Part::Commands { session, sequence: 1, commands }];
         machine.apply(&Batch { parts, ..Batch::default() });
         machine.rules()
     }

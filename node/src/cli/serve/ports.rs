@@ -74,7 +74,10 @@ mod tests {
         let port = taken.local_addr().unwrap().port();
         let listen = Listen { discovery: (Ipv4Addr::LOCALHOST, port).into(), ..listen(0) };
         let error = Ports::bind(&listen).await.err().unwrap();
-        assert!(error.starts_with(&format!("cannot listen on UDP port {port} of 127.0.0.1 (DISCOVERY_PORT): ")), "{error}");
+        assert!(
+            error.starts_with(&format!("cannot listen on UDP port {port} of 127.0.0.1 (DISCOVERY_PORT): ")),
+            "{error}"
+        );
     }
 
     #[tokio::test]

@@ -41,7 +41,10 @@ pub(super) fn bad_request<E: ToString>(errors: impl IntoIterator<Item = E>) -> R
 /// A wrong path, or a wrong method on a right one.
 pub(super) async fn not_found(method: Method, uri: Uri) -> Response<Body> {
     let path: String = uri.path().chars().take(256).collect();
-    error(StatusCode::NOT_FOUND, format!("there is no {method} {path} on this port; GET /openapi.json on the data port lists all"))
+    error(
+        StatusCode::NOT_FOUND,
+        format!("there is no {method} {path} on this port; GET /openapi.json on the data port lists all"),
+    )
 }
 
 /// The whole body, or the answer to one that is too long or broke off.

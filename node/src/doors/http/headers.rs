@@ -73,7 +73,10 @@ pub(super) fn add_verdict(headers: &mut HeaderMap, verdict: &Verdict) {
 /// Seconds after which the same request may be admitted; `None` when it never will, or when nothing stands against it.
 pub(super) fn retry_after<'a>(limits: impl Iterator<Item = LimitReport<'a>>) -> Option<u64> {
     let against = limits.filter(|limit| limit.exceeded && !limit.shadow);
-    against.map(|limit| limit.retry.map(whole_seconds)).try_fold(0, |most, retry| Some(most.max(retry?))).filter(|s| *s > 0)
+    against
+        .map(|limit| limit.retry.map(whole_seconds))
+        .try_fold(0, |most, retry| Some(most.max(retry?)))
+        .filter(|s| *s > 0)
 }
 
 /// A span in whole seconds, rounded up: a client that waits so long has waited long enough.

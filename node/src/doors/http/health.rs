@@ -36,6 +36,8 @@ pub(super) async fn metrics(State(doors): State<Arc<Doors>>) -> Response<Body> {
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT_FORMAT));
             response
         }
-        Err(error) => answer::error(StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics cannot be written: {error}")),
+        Err(error) => {
+            answer::error(StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics cannot be written: {error}"))
+        }
     }
 }

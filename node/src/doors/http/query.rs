@@ -73,7 +73,9 @@ mod tests {
 
     #[test]
     fn broken_encoding_is_refused() {
-        for query in ["client_id=%", "client_id=%4", "client_id=%zz", "client_id=%+1", "client_id=%ff", "client_id=%C3a"] {
+        for query in
+            ["client_id=%", "client_id=%4", "client_id=%zz", "client_id=%+1", "client_id=%ff", "client_id=%C3a"]
+        {
             assert_eq!(client_id(query), Err(BadEncoding), "{query}");
         }
     }

@@ -99,11 +99,8 @@ fn refused(error: &str) -> Response<Body> {
 }
 
 fn decided(verdict: &Verdict, deny_status: StatusCode) -> Response<Body> {
-    let mut response = if verdict.admitted {
-        answer::raw(StatusCode::OK, TRUE)
-    } else {
-        answer::raw(deny_status, FALSE)
-    };
+    let mut response =
+        if verdict.admitted { answer::raw(StatusCode::OK, TRUE) } else { answer::raw(deny_status, FALSE) };
     headers::add_verdict(response.headers_mut(), verdict);
     response
 }

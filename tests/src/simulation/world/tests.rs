@@ -11,7 +11,8 @@ fn empty_nodes_found_a_cluster_and_decide() {
         for host in 0..3 {
             world.start(host).await;
         }
-        let ready = |world: &World| world.all_running().iter().all(|running| running.node.ready().is_ok()).then_some(());
+        let ready =
+            |world: &World| world.all_running().iter().all(|running| running.node.ready().is_ok()).then_some(());
         world.eventually(Duration::from_secs(10), ready).await.unwrap();
         for running in world.all_running() {
             let verdict = running.node.decide(&Request::of_client("a"), Duration::from_secs(1)).await.unwrap();
