@@ -30,7 +30,7 @@ pub(crate) struct Write {
     known: bool,
 }
 
-impl<'a> Scene<'a> {
+impl Scene<'_> {
     /// Decides; `writes` then holds what is to be written, nothing unless the request is admitted.
     pub fn decide(&self, revision: u64, charges: &[Charge], writes: &mut Vec<Write>) -> Outcome {
         writes.clear();
@@ -65,8 +65,14 @@ impl<'a> Scene<'a> {
         Outcome::Decided(Decision { admitted: true, limits })
     }
 
-    /// Whether the charges were matched against the policies in force.
+    /// Whether the charges were matched against the policies in force. Before the founding nothing is.
     pub fn is_current(&self, revision: u64, charges: &[Charge]) -> bool {
+        if self.counters_max == 0 {
+            return false;
+        }
+        if charges.is_empty() {
+            return self.table.revision() == revision;
+        }
         let mut domain = None;
         let fits = |charge: &Charge| {
             self.table.row(charge.policy).is_some_and(|row| {
@@ -76,8 +82,7 @@ impl<'a> Scene<'a> {
                     && row.limits(charge.overridden).is_some_and(|limits| limits.len() == charge.counters.len())
             })
         };
-        let founded = self.counters_max > 0;
-        if charges.is_empty() { founded && self.table.revision() == revision } else { charges.iter().all(fits) }
+        charges.iter().all(fits)
     }
 
     /// Evaluates one charge on one counter on top of the earlier charges of the request, and notes the write.

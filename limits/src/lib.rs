@@ -16,6 +16,8 @@ pub mod command;
 mod conditions;
 mod counters;
 mod decide;
+#[cfg(test)]
+mod forerunner_a;
 pub mod machine;
 pub mod matcher;
 pub mod policy;

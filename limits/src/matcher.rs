@@ -179,8 +179,10 @@ impl IndexedPolicy {
         let values: Option<Vec<&str>> = self.policy.count_by.iter().map(|key| value_of(entries, key)).collect();
         let values = values?;
         let counters = self.identities.iter().map(|identity| {
-            let mut hasher = identity.clone();
-            values.iter().for_each(|value| absorb(&mut hasher, value));
+            let mut hasher = *identity;
+            for value in &values {
+                absorb(&mut hasher, value);
+            }
             CounterId(hasher.finish128().as_bytes())
         });
         Some(Charge {
@@ -232,7 +234,9 @@ fn identity(secret: &[u8; 16], policy: &Policy, limit: &Limit) -> SipHasher13 {
     absorb(&mut hasher, &limit.name);
     hasher.write_u8(limit.algorithm as u8);
     hasher.write_u64(policy.count_by.len() as u64);
-    policy.count_by.iter().for_each(|key| absorb(&mut hasher, key));
+    for key in &policy.count_by {
+        absorb(&mut hasher, key);
+    }
     hasher
 }
 

@@ -170,13 +170,10 @@ impl PolicyTable {
     }
 
     fn put(&mut self, owner: Owner, policy: &Policy, touched: &mut BTreeSet<String>) {
-        let id = match self.names.get(&policy.name) {
-            Some(id) => *id,
-            None => {
-                self.next_id += 1;
-                PolicyId(self.next_id)
-            }
-        };
+        let id = self.names.get(&policy.name).copied().unwrap_or_else(|| {
+            self.next_id += 1;
+            PolicyId(self.next_id)
+        });
         let row = Row::new(id, owner, self.revision, Arc::new(policy.clone()));
         if let Some(before) = self.rows.insert(id, row) {
             self.leave(id, &before.policy.domain, touched);

@@ -107,8 +107,8 @@ impl Shard {
 
 /// The page of an id: the first bits behind the shard's byte.
 fn page_of(CounterId(id): CounterId, bits: u32) -> usize {
-    let behind = u64::from(u32::from_be_bytes([id[1], id[2], id[3], id[4]]));
-    (behind >> (32 - bits)) as usize
+    let behind = u64::from(u32::from_be_bytes([id[1], id[2], id[3], id[4]])) >> (32 - bits);
+    usize::try_from(behind).unwrap_or(usize::MAX)
 }
 
 fn find(page: &[Counter], id: CounterId) -> Result<usize, usize> {

@@ -139,7 +139,8 @@ impl Frozen {
     /// The state's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.0.counters.len() as usize * COUNTER_BYTES + CHUNK_BYTES);
+        let mut bytes =
+            Vec::with_capacity(usize::try_from(self.0.counters.len()).unwrap_or(0) * COUNTER_BYTES + CHUNK_BYTES);
         // Writing to memory cannot fail.
         let _ = self.write_to(&mut bytes);
         bytes

@@ -25,7 +25,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn any_limit(algorithm: Algorithm) -> impl Strategy<Value = Limit> {
     (0..12u64, 0..15u64, prop_oneof![Just(WINDOW), 1..3 * WINDOW]).prop_map(move |(hits, burst, window_ns)| {
         let burst = if algorithm == Algorithm::TokenBucket { burst } else { hits };
-        Limit { burst, window_ns, ..limit("l", algorithm, hits, window_ns) }
+        Limit { window_ns, burst, ..limit("l", algorithm, hits, window_ns) }
     })
 }
 

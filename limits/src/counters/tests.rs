@@ -49,7 +49,9 @@ fn check(counters: &Counters, plain: &BTreeMap<CounterId, Counter>) {
     assert!(counters.iter().is_sorted_by_key(|counter| counter.id));
     assert_eq!(counters.len(), plain.len() as u64);
     let mut anew = Counters::default();
-    plain.values().for_each(|counter| anew.put(*counter));
+    for counter in plain.values() {
+        anew.put(*counter);
+    }
     assert_eq!(anew.sum(), counters.sum());
     for policy in (0..4).map(PolicyId) {
         let held = plain.values().filter(|counter| counter.policy == policy).count() as u64;
@@ -93,7 +95,9 @@ proptest! {
             }
         }
         check(&counters, &plain);
-        frozen.iter().for_each(|(counters, plain)| check(counters, plain));
+        for (counters, plain) in &frozen {
+            check(counters, plain);
+        }
     }
 
     /// Steps are counted in counters and shards alone, so a round always ends, and meets each counter once.
@@ -104,10 +108,16 @@ proptest! {
         stretch in 1..200u64,
     ) {
         let mut fresh = Counters::default();
-        ids.iter().for_each(|id| fresh.put(counter(*id, 1, 0)));
         let mut grown = Counters::default();
-        ids.iter().chain(&extra).for_each(|id| grown.put(counter(*id, 1, 0)));
-        extra.difference(&ids).for_each(|id| grown.remove(*id, PolicyId(1)));
+        for id in &ids {
+            fresh.put(counter(*id, 1, 0));
+        }
+        for id in ids.union(&extra) {
+            grown.put(counter(*id, 1, 0));
+        }
+        for id in extra.difference(&ids) {
+            grown.remove(*id, PolicyId(1));
+        }
         let met = std::cell::Cell::new(0);
         let look = |_: PolicyId, _: Algorithm| {
             met.set(met.get() + 1);
@@ -130,7 +140,9 @@ proptest! {
     #[test]
     fn sweep_of_a_rounds_steps_meets_all(ids in prop::collection::btree_set(ids(), 0..400), from in ids()) {
         let mut counters = Counters::default();
-        ids.iter().for_each(|id| counters.put(counter(*id, 1, 0)));
+        for id in &ids {
+            counters.put(counter(*id, 1, 0));
+        }
         counters.set_cursor(from);
         counters.sweep(ClusterTime(5), counters.round_steps(), |_, _| Some(1));
         // Those before the cursor in its own shard come last.

@@ -149,8 +149,7 @@ fn charges_that_do_not_fit_the_policies_answer_rematch() {
     let mut world = World::new(vec![with_limit("p", 5), elsewhere, disabled]);
     let Command::Decide { revision, charges } = world.command(&client("a", 1)) else { unreachable!() };
     let id = |name: &str| world.machine.rules().find(&policy_name(name)).unwrap().0;
-    let spoilt: [Vec<Charge>; 6] = [
-        vec![],
+    let spoilt: [Vec<Charge>; 5] = [
         vec![Charge { policy: crate::PolicyId(99), ..charges[0].clone() }],
         vec![Charge { overridden: Some(0), ..charges[0].clone() }],
         vec![Charge { counters: vec![], ..charges[0].clone() }],
@@ -162,6 +161,17 @@ fn charges_that_do_not_fit_the_policies_answer_rematch() {
         assert_eq!(world.send(vec![decide]), [Outcome::Rematch], "{charges:?}");
         assert_eq!(world.send(vec![Command::Reset { revision, charges }]), [Outcome::Rematch]);
     }
+}
+
+#[test]
+fn request_that_met_no_policy_is_judged_by_the_whole_tables_revision() {
+    let elsewhere = Policy { domain: "elsewhere".to_owned(), ..policy("other") };
+    let mut world = World::new(vec![elsewhere.clone()]);
+    let matched = world.command(&client("a", 1));
+    let admitted = Outcome::Decided(Decision { admitted: true, limits: vec![] });
+    assert_eq!(world.send(vec![matched.clone()]), [admitted]);
+    world.put(Policy { fallback: true, ..elsewhere });
+    assert_eq!(world.send(vec![matched]), [Outcome::Rematch]);
 }
 
 #[test]

@@ -14,17 +14,17 @@ impl Table {
         Self { table: PolicyTable::default(), touched: BTreeSet::new() }
     }
 
-    fn change(&mut self, change: PolicyChange) -> PolicyOutcome {
+    fn change(&mut self, change: &PolicyChange) -> PolicyOutcome {
         self.touched.clear();
-        self.table.change(&change, &mut self.touched)
+        self.table.change(change, &mut self.touched)
     }
 
     fn put(&mut self, owner: Owner, policies: &[Policy]) -> PolicyOutcome {
-        self.change(PolicyChange::Put(owner, policies.to_vec()))
+        self.change(&PolicyChange::Put(owner, policies.to_vec()))
     }
 
     fn delete(&mut self, owner: Owner, name: &str) -> PolicyOutcome {
-        self.change(PolicyChange::Delete(owner, vec![policy_name(name)]))
+        self.change(&PolicyChange::Delete(owner, vec![policy_name(name)]))
     }
 
     fn id(&self, name: &str) -> Option<PolicyId> {
@@ -59,7 +59,7 @@ fn identical_content_keeps_the_revision() {
     assert_eq!(table.put(Owner::Api, &both), Applied { revision: 1 });
     assert_eq!(table.put(Owner::Api, &both), Applied { revision: 1 });
     assert!(table.touched.is_empty());
-    assert_eq!(table.change(PolicyChange::ReplaceAll(Owner::Api, both.to_vec())), Applied { revision: 1 });
+    assert_eq!(table.change(&PolicyChange::ReplaceAll(Owner::Api, both.to_vec())), Applied { revision: 1 });
     assert_eq!(table.delete(Owner::Api, "none"), Applied { revision: 1 });
     assert_eq!(table.put(Owner::Api, &[changed("b")]), Applied { revision: 2 });
     let revisions: Vec<u64> = table.table.rows().map(|(_, row)| row.revision).collect();
@@ -104,7 +104,7 @@ fn another_owners_policy_refuses_the_whole_change() {
     let before = table.table.clone().to_stored();
     assert_eq!(table.put(Owner::Api, &[policy("new"), policy("a")]), refused);
     assert_eq!(table.delete(Owner::Operator, "a"), refused);
-    assert_eq!(table.change(PolicyChange::ReplaceAll(Owner::Builtin, vec![changed("a")])), refused);
+    assert_eq!(table.change(&PolicyChange::ReplaceAll(Owner::Builtin, vec![changed("a")])), refused);
     let bytes = |stored| postcard::to_stdvec(&stored).unwrap();
     assert_eq!(bytes(table.table.to_stored()), bytes(before));
     assert!(table.touched.is_empty());
@@ -129,9 +129,9 @@ fn replace_all_removes_what_the_owner_left_out_and_nobody_elses() {
     table.put(Owner::Api, &[policy("a"), policy("b")]);
     table.put(Owner::Files, &[policy("c")]);
     table.put(Owner::Builtin, &[policy("d")]);
-    table.change(PolicyChange::ReplaceAll(Owner::Api, vec![changed("b"), policy("e")]));
+    table.change(&PolicyChange::ReplaceAll(Owner::Api, vec![changed("b"), policy("e")]));
     assert_eq!(table.names(), [("b", Owner::Api), ("c", Owner::Files), ("d", Owner::Builtin), ("e", Owner::Api)]);
-    table.change(PolicyChange::ReplaceAll(Owner::Api, vec![]));
+    table.change(&PolicyChange::ReplaceAll(Owner::Api, vec![]));
     assert_eq!(table.names(), [("c", Owner::Files), ("d", Owner::Builtin)]);
 }
 
@@ -162,7 +162,7 @@ fn too_many_policies_refused_as_a_whole() {
     assert_eq!(table.id("one-more"), None);
     assert_eq!(table.put(Owner::Api, &[changed("7")]), Applied { revision: 2 });
     let swapped = [many[1..].to_vec(), vec![policy("one-more")]].concat();
-    assert_eq!(table.change(PolicyChange::ReplaceAll(Owner::Api, swapped)), Applied { revision: 3 });
+    assert_eq!(table.change(&PolicyChange::ReplaceAll(Owner::Api, swapped)), Applied { revision: 3 });
 }
 
 #[test]
