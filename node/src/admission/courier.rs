@@ -3,19 +3,18 @@
 //! It keeps this node's session: the name under which its parts count once. A part is sent to the leader again and
 //! again, always under its number, until it is answered or nobody waits for it any more.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft_rt::{AsyncRuntime, Instant as _, Select2};
-use quorate_limits::{Command, Outcome, Part, PartOutcome, Sequence, SessionId, decode_outcomes};
-use tokio::sync::Notify;
+use quorate_limits::{Command, Outcome, Part, PartOutcome, SessionId, decode_outcomes};
 use tracing::{debug, info};
 
 use super::LeaderQueue;
+use super::session::Session;
 use crate::consensus::wire::{self, ForwardAnswer, Kind, Read, ReadAnswer};
 use crate::consensus::{Consensus, NotLeader};
 use crate::platform::{Instant, Platform};
-use crate::sync::lock;
 use crate::transport::Lane;
 
 /// How long one attempt may take before the part is sent again.
@@ -29,26 +28,18 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRefused(pub String);
 
-#[derive(Clone, Copy)]
-struct Session {
-    id: SessionId,
-    next: Sequence,
-}
-
 /// The way to the leader.
 pub struct Courier<P: Platform> {
     consensus: Consensus<P>,
     queue: Arc<LeaderQueue<P>>,
     boot: u64,
-    session: Mutex<Option<Session>>,
-    /// Woken when the session opens or is lost.
-    session_changed: Notify,
+    session: Session,
 }
 
 impl<P: Platform> Courier<P> {
     /// A courier for a node that started for the `boot`th time.
     pub fn new(consensus: Consensus<P>, queue: Arc<LeaderQueue<P>>, boot: u64) -> Self {
-        Self { consensus, queue, boot, session: Mutex::default(), session_changed: Notify::new() }
+        Self { consensus, queue, boot, session: Session::default() }
     }
 
     /// Keeps a session open for as long as the node lives.
@@ -57,16 +48,13 @@ impl<P: Platform> Courier<P> {
     /// When the cluster has seen a later boot of this node: it runs on an older copy of its disk.
     pub async fn keep_session(&self) -> SessionRefused {
         loop {
-            if lock(&self.session).is_some() {
-                self.wait_for_change(|session| session.is_none()).await;
-            }
+            self.session.ended().await;
             let id = SessionId(P::random());
             let part = Part::OpenSession { node: self.consensus.link().me(), boot: self.boot, session: id };
             match self.deliver(&part, P::now() + OPEN_TIMEOUT).await {
                 Some(PartOutcome::Done) => {
                     debug!("session opened");
-                    *lock(&self.session) = Some(Session { id, next: 1 });
-                    self.session_changed.notify_waiters();
+                    self.session.begin(id);
                 }
                 Some(PartOutcome::OlderDisk { highest }) => {
                     return SessionRefused(format!(
@@ -80,42 +68,16 @@ impl<P: Platform> Courier<P> {
         }
     }
 
-    async fn wait_for_change(&self, wanted: impl Fn(&Option<Session>) -> bool) {
-        loop {
-            let mut changed = std::pin::pin!(self.session_changed.notified());
-            changed.as_mut().enable();
-            if wanted(&lock(&self.session)) {
-                return;
-            }
-            changed.await;
-        }
-    }
-
-    /// The next number of this node's session; waits until there is one.
-    async fn number(&self) -> (SessionId, Sequence) {
-        loop {
-            if let Some(session) = lock(&self.session).as_mut() {
-                let number = session.next;
-                session.next += 1;
-                return (session.id, number);
-            }
-            self.wait_for_change(Option::is_some).await;
-        }
-    }
-
     /// Commits commands: each counts once. `None` when nothing is known by `until`; they may have been applied.
     pub async fn commit(&self, commands: Vec<Command>, until: Instant<P>) -> Option<Arc<Vec<Outcome>>> {
         let remaining = until.saturating_duration_since(P::now());
-        let (session, sequence) = P::timeout(remaining, self.number()).await?;
-        let part = Part::Commands { session, sequence, commands: Arc::new(commands) };
+        let numbered = P::timeout(remaining, self.session.number()).await?;
+        let part = Part::Commands { session: numbered.id, sequence: numbered.sequence, commands: Arc::new(commands) };
         match self.deliver(&part, until).await? {
             PartOutcome::Applied(outcomes) => Some(outcomes),
             PartOutcome::UnknownSession => {
-                let mut current = lock(&self.session);
-                if current.is_some_and(|current| current.id == session) {
+                if self.session.end(numbered.id) {
                     info!("the session has ended; opening another");
-                    *current = None;
-                    self.session_changed.notify_waiters();
                 }
                 None
             }

@@ -8,6 +8,7 @@ mod courier;
 mod leader_queue;
 mod limiter;
 mod outbox;
+mod session;
 mod verdict;
 
 pub use courier::{Courier, SessionRefused};

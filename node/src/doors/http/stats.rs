@@ -86,6 +86,7 @@ mod tests {
             lag: None,
             applied_revision: None,
             version: None,
+            feature_level: None,
             reachable: true,
         }
     }
