@@ -1,0 +1,39 @@
+# Everything a person or a machine runs here. `make help` lists it.
+
+CARGO ?= cargo
+# Seeds of the simulation: how many, and the first.
+SEEDS ?= 500
+FIRST ?= 0
+
+.PHONY: help build run test simulate verify fix
+
+help: ## This list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+build: ## The program, as ./ratelimiter
+	$(CARGO) build --locked --release --package quorate-node
+	cp $${CARGO_TARGET_DIR:-target}/release/ratelimiter ratelimiter
+
+run: build ## Three nodes on ports 20001 to 20003, with data below ./data
+	./ratelimiter dev
+
+test: ## Everything: units, properties, the simulation, clusters of processes
+	@echo "== building the program that the cluster tests start"
+	$(CARGO) build --locked --package quorate-node
+	@echo "== testing; the simulation runs $(SEEDS) seeds"
+	SEEDS=$(SEEDS) FIRST=$(FIRST) $(CARGO) test --locked --workspace --no-fail-fast
+
+simulate: ## Only the simulation: make simulate SEEDS=1000 FIRST=5000
+	$(CARGO) run --locked --package quorate-tests --bin simulate -- --seeds $(SEEDS) --first $(FIRST)
+
+verify: ## Formatting, lints and documentation; writes nothing
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --workspace --no-deps
+	@command -v cargo-deny >/dev/null && $(CARGO) deny --locked check \
+		|| echo "cargo-deny is not installed: licences and advisories (deny.toml) were not checked"
+
+fix: ## Formats, and lets clippy mend what it can
+	$(CARGO) fmt --all
+	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	$(CARGO) fmt --all
