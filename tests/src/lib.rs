@@ -1,7 +1,7 @@
 //! Whole-system tests: what they share.
 //!
 //! [`cluster`] runs local clusters of the product's processes, [`client`] talks to them, [`load`] puts load on them.
-//! The tests themselves are in `tests/`.
+//! [`dns`] is a name server whose answers a test changes. The tests themselves are in `tests/`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,6 +12,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod dns;
 pub mod load;
 pub mod simulation;
 pub mod storage_suite;
