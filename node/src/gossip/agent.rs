@@ -32,8 +32,8 @@ use crate::platform::{Instant, Platform};
 const CONTACTS_PERIOD_ALONE: Duration = Duration::from_secs(1);
 /// And this often afterwards: addresses change, pods come and go.
 const CONTACTS_PERIOD: Duration = Duration::from_secs(10);
-/// Rounds of announcements are never closer than this, however often this node's record changes.
-const ROUND_GAP_MIN: Duration = Duration::from_millis(100);
+/// This node's record is renewed at most this often because others think it down.
+const RENEWAL_GAP_MIN: Duration = Duration::from_secs(1);
 /// How long to wait before reading again from datagrams that reported an error.
 const RECEIVE_PAUSE: Duration = Duration::from_millis(100);
 /// How often one kind of refused packet is logged.
@@ -104,7 +104,7 @@ enum Phase {
 
 impl Shared {
     fn view(&self) -> MutexGuard<'_, View> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.view)
     }
 
     /// Asks the task to end; does nothing when it is ending already.
@@ -244,6 +244,10 @@ impl<P: Platform> fmt::Debug for Gossip<P> {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn unusable(peer: &Peer, why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("gossip cannot announce node {:?}: {why}", peer.name))
 }
@@ -280,7 +284,7 @@ struct Agent<P: Platform> {
     contacts: Arc<dyn Contacts>,
     /// When the contacts are asked next.
     round_due: Instant<P>,
-    round_last: Option<Instant<P>>,
+    renewed: Option<Instant<P>>,
     /// How many peers the contacts name, this node taken off.
     expected: usize,
     /// What foca remembers changed, so the view must follow.
@@ -291,7 +295,7 @@ struct Agent<P: Platform> {
 
 impl<P: Platform> Agent<P> {
     fn new(me: Id, shared: Arc<Shared>, datagrams: Arc<dyn Datagrams>, contacts: Arc<dyn Contacts>) -> Self {
-        let rules = Arc::new(Mutex::new(Rules { me: me.clone(), known: BTreeSet::new() }));
+        let rules = Arc::new(Mutex::new(Rules { me: me.clone(), known: BTreeSet::new(), renewed_lately: false }));
         let codec = PacketCodec(Arc::clone(&rules));
         Self {
             foca: Foca::new(me, config(), StdRng::seed_from_u64(P::random()), codec),
@@ -302,7 +306,7 @@ impl<P: Platform> Agent<P> {
             datagrams,
             contacts,
             round_due: P::now(),
-            round_last: None,
+            renewed: None,
             expected: 0,
             dirty: false,
             warned_foreign: None,
@@ -422,7 +426,12 @@ impl<P: Platform> Agent<P> {
         counters.received.fetch_add(1, Ordering::Relaxed);
         let cluster = self.foca.identity().0.cluster;
         match open_envelope(cluster, packet) {
-            Ok(message) => self.drive("a packet", |foca, output| foca.handle_data(message, output)),
+            Ok(message) => {
+                let now = P::now();
+                let lately = self.renewed.is_some_and(|renewed| now - renewed < RENEWAL_GAP_MIN);
+                lock(&self.rules).renewed_lately = lately;
+                self.drive("a packet", |foca, output| foca.handle_data(message, output));
+            }
             Err(refused) => {
                 let (counter, warned) = match refused {
                     Refused::Foreign { .. } => (&counters.foreign, &mut self.warned_foreign),
@@ -454,9 +463,7 @@ impl<P: Platform> Agent<P> {
             self.drive("an announcement", |foca, output| foca.announce(someone, output));
         }
         let alone = self.foca.num_members() < self.expected;
-        let now = P::now();
-        self.round_last = Some(now);
-        self.round_due = now + if alone { CONTACTS_PERIOD_ALONE } else { CONTACTS_PERIOD };
+        self.round_due = P::now() + if alone { CONTACTS_PERIOD_ALONE } else { CONTACTS_PERIOD };
     }
 
     /// Runs one step of foca and carries out what it asks for.
@@ -492,8 +499,8 @@ impl<P: Platform> Agent<P> {
             }
         }
         let now = P::now();
-        let soonest = self.round_last.map_or(now, |last| now.max(last + ROUND_GAP_MIN));
-        self.round_due = self.round_due.min(soonest);
+        self.renewed = Some(now);
+        self.round_due = self.round_due.min(now + CONTACTS_PERIOD_ALONE);
         self.dirty = true;
     }
 
@@ -520,7 +527,7 @@ impl<P: Platform> Agent<P> {
     /// Brings the view and the codec's rules up to date.
     fn publish(&mut self) {
         let me = self.foca.identity();
-        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rules = lock(&self.rules);
         if !self.dirty && rules.known.len() == self.foca.iter_membership_state().len() {
             return;
         }

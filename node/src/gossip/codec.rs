@@ -87,6 +87,9 @@ pub(super) struct Rules {
     pub me: Id,
     /// Every node remembered.
     pub known: BTreeSet<u64>,
+    /// This node's record was renewed a moment ago. What says now that this node is down is not heard: a node whose
+    /// record never wins, on a disk older than the one the others saw, would renew it as fast as packets travel.
+    pub renewed_lately: bool,
 }
 
 impl Rules {
@@ -117,6 +120,8 @@ pub(super) enum Refused {
     Record(&'static str),
     #[error("{PEERS_MAX} peers are remembered already")]
     Full,
+    #[error("this node's record was renewed a moment ago")]
+    RenewedLately,
     #[error("it does not fit into a packet")]
     TooLong,
 }
@@ -247,6 +252,9 @@ impl Codec<Id> for PacketCodec {
             (10, None) => Message::TurnUndead,
             _ => return Err(Refused::Malformed),
         };
+        if rules.renewed_lately && message == Message::TurnUndead {
+            return Err(Refused::RenewedLately);
+        }
         let dst = match &message {
             Message::Announce if receiver.node == ANYONE => rules.me.clone(),
             _ if receiver == rules.me.key() => rules.me.clone(),
@@ -280,11 +288,15 @@ impl Codec<Id> for PacketCodec {
         };
         check(&peer).map_err(Refused::Record)?;
         let rules = self.rules();
-        if rules.is_foreign(&peer) || !rules.has_room_for(peer.node) {
+        let id = Id(Arc::new(peer));
+        let is_unwanted = rules.is_foreign(&id.0)
+            || !rules.has_room_for(id.0.node)
+            || rules.renewed_lately && id == rules.me && state == State::Down;
+        if is_unwanted {
             // The packet's other records are good. That we live ourselves is news to nobody: foca does nothing on it.
             return Ok(Member::alive(rules.me.clone()));
         }
-        Ok(Member::new(Id(Arc::new(peer)), incarnation, state))
+        Ok(Member::new(id, incarnation, state))
     }
 }
 

@@ -185,6 +185,25 @@ fn nodes_of_two_clusters_ignore_each_other() {
 }
 
 #[test]
+fn node_on_an_older_disk_is_not_believed_and_causes_no_storm() {
+    simulate(13, async {
+        let net: Arc<Net> = Arc::default();
+        let all: Vec<_> = (1..=3).map(|n| start(&net, peer(n, 9, address(n)))).collect();
+        until_all_know_all(&all).await;
+        all[2].stop();
+        let older = start(&net, peer(3, 8, address(13)));
+        until(&all[0], "node 3 is down", |gossip| !gossip.is_alive(3)).await;
+        net.sent.lock().unwrap().clear();
+        Sim::sleep(Duration::from_mins(1)).await;
+        let sent = net.sent.lock().unwrap().len();
+        assert!(sent < 60 * 100, "{sent} packets in a minute");
+        assert_eq!(all[0].address_of(3).as_deref(), Some("10.0.0.3:50001"));
+        assert!(!all[0].is_alive(3) && !all[1].is_alive(3));
+        drop(older);
+    });
+}
+
+#[test]
 fn cut_network_heals_without_contacts() {
     simulate(7, async {
         let net: Arc<Net> = Arc::default();
@@ -247,7 +266,8 @@ fn two_runs_of_one_seed_are_the_same_to_the_byte() {
 fn forged(source: &Peer, members: impl Iterator<Item = Peer>) -> Bytes {
     use foca::Codec as _;
     let me = Id(Arc::new(peer(1, 1, address(1))));
-    let mut codec = PacketCodec(Arc::new(Mutex::new(Rules { me: me.clone(), known: BTreeSet::new() })));
+    let mut codec =
+        PacketCodec(Arc::new(Mutex::new(Rules { me: me.clone(), known: BTreeSet::new(), renewed_lately: false })));
     let mut packet = bytes::BytesMut::new();
     put_envelope(CLUSTER, &mut packet);
     let message = foca::Message::Gossip;

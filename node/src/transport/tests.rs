@@ -224,6 +224,18 @@ async fn last_handle_dropped_closes_connections() {
     stream.read_to_end(&mut sent).await.unwrap();
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn connections_notice_silence_and_send_small_frames_at_once() {
+    let (address, accepted) = accept_one().await;
+    let (stream, _accepted) = tokio::join!(TcpStream::connect(address), accepted);
+    let stream = stream.unwrap();
+    super::frame::tune(&stream).unwrap();
+    let socket = socket2::SockRef::from(&stream);
+    assert!(stream.nodelay().unwrap() && socket.keepalive().unwrap());
+    assert_eq!(socket.tcp_user_timeout().unwrap(), Some(std::time::Duration::from_secs(2)));
+}
+
 #[tokio::test]
 async fn frames_in_single_bytes_are_read_and_a_cut_off_one_is_an_error() {
     let mut batch = Batch::default();

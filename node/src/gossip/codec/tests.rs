@@ -23,7 +23,7 @@ fn id(peer: Peer) -> Id {
 }
 
 fn codec(me: Peer, known: BTreeSet<u64>) -> PacketCodec {
-    PacketCodec(Arc::new(Mutex::new(Rules { me: id(me), known })))
+    PacketCodec(Arc::new(Mutex::new(Rules { me: id(me), known, renewed_lately: false })))
 }
 
 fn header(src: Peer, dst: Peer, message: Message<Id>) -> Header<Id> {
