@@ -14,13 +14,14 @@ use crate::storage::ClusterId;
 mod agent;
 mod codec;
 mod contacts;
+mod handle;
 mod schedule;
 #[cfg(test)]
 mod tests;
 mod udp;
 
-pub use agent::{Counts, Gossip};
 pub use contacts::{ContactError, ContactList, DnsContacts, advertise_host};
+pub use handle::{Counts, Gossip};
 pub use udp::UdpDatagrams;
 
 /// What a node says of itself.
