@@ -194,7 +194,7 @@ struct AppendHead {
 }
 
 impl Append {
-    /// As bytes: a head, then each record as term, index, length and payload. Payloads are not copied when read.
+    /// As bytes: a head, then each record as term, index, length and payload.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let head = encode(&AppendHead {
@@ -237,7 +237,8 @@ impl Append {
             if bytes.len() < length {
                 return Err(damaged("an append"));
             }
-            records.push(Record { id, payload: bytes.split_to(length) });
+            // Copied: records are kept in memory for long, and a slice would keep the whole receive buffer with it.
+            records.push(Record { id, payload: Bytes::copy_from_slice(&bytes.split_to(length)) });
         }
         if bytes.is_empty() {
             Ok(Self { vote: head.vote, prev: head.prev, commit: head.commit, records })
