@@ -19,7 +19,7 @@ run: build ## Three nodes on ports 20001 to 20003, with data below ./data
 
 test: ## Everything: units, properties, the simulation, clusters of processes
 	@echo "== building the program that the cluster tests start"
-	$(CARGO) build --locked --package quorate-node
+	$(CARGO) build --locked --workspace --bins
 	@echo "== testing; the simulation runs $(SEEDS) seeds"
 	SEEDS=$(SEEDS) FIRST=$(FIRST) $(CARGO) test --locked --workspace --no-fail-fast
 
@@ -30,8 +30,8 @@ verify: ## Formatting, lints and documentation; writes nothing
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --workspace --no-deps
-	@command -v cargo-deny >/dev/null && $(CARGO) deny --locked check \
-		|| echo "cargo-deny is not installed: licences and advisories (deny.toml) were not checked"
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --locked check; \
+	else echo "cargo-deny is not installed: licences and advisories (deny.toml) were not checked"; fi
 
 fix: ## Formats, and lets clippy mend what it can
 	$(CARGO) fmt --all

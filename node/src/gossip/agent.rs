@@ -225,7 +225,7 @@ impl<P: Platform> Agent<P> {
                 let now = P::now();
                 if refused != Refused::Malformed && warned.is_none_or(|last| now - last >= WARN_PERIOD) {
                     *warned = Some(now);
-                    tracing::warn!(%from, %refused, "a gossip packet was dropped; is a contact of another cluster?");
+                    tracing::warn!(%from, "a gossip packet was dropped: {refused}");
                 }
             }
         }

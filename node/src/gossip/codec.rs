@@ -114,7 +114,10 @@ pub(super) enum Refused {
     Malformed,
     #[error("it speaks gossip version {0}, this node speaks {VERSION}")]
     Version(u8),
-    #[error("it comes from cluster {theirs}, this node is in cluster {ours}")]
+    #[error(
+        "it comes from cluster {theirs}, this node's data belongs to cluster {ours}; if both should be one, start the \
+         node that is to join with an empty DATA_DIR, if not, correct CLUSTERS"
+    )]
     Foreign { ours: ClusterId, theirs: ClusterId },
     #[error("its peer record is unusable: {0}")]
     Record(&'static str),

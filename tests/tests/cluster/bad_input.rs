@@ -137,7 +137,8 @@ async fn running_cluster_wrong_policies_come_each_is_told_what_is_wrong_and_noth
 async fn odd_client_ids_are_ids_like_any_other() {
     let cluster = Plan::of(3).set("DEFAULT_LIMIT", "2/24h").start().await;
     let long = "y".repeat(256);
-    let odd = ["%20", "a%20b", "%00", "a/b", "a%26b", "%F0%9F%92%A7", "..", "%22%7B", "a%0Ab", "a+b", "A", "a", &long];
+    let odd =
+        ["%20", "a%20b", "%00", "a/b", "a%26b", "%F0%9F%92%A7", "..", "%22%7B", "a%0Ab", "a%2Bb", "A", "a", &long];
     for client_id in odd {
         for (turn, expected) in [Outcome::Admitted, Outcome::Admitted, Outcome::Denied].into_iter().enumerate() {
             assert_eq!(cluster.node(turn).client().increment(client_id).await, expected, "{client_id:?}");

@@ -1,9 +1,11 @@
 //! First starts: in any order and with delays, there is one cluster; and members that come later.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use quorate_tests::client::{ClusterStatus, Outcome};
-use quorate_tests::cluster::{Cluster, PATIENCE, Plan, eventually, figure, pause};
+use quorate_tests::client::{Client, ClusterStatus, Outcome};
+use quorate_tests::cluster::{Cluster, DATA_PORT, GOSSIP_PORT, PATIENCE, Plan, eventually, figure, pause};
+use quorate_tests::dns::DnsServer;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -25,6 +27,40 @@ async fn five_nodes_first_start_in_any_order_found_one_cluster() {
         found(Plan::of(5), seed).await;
     }
     figure(&format!("first start of 5 in {} orders: one cluster id each time", SEEDS.count()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_know_one_dns_name_whose_addresses_change_found_one_cluster() {
+    for seed in SEEDS {
+        let mut random = StdRng::seed_from_u64(seed);
+        let cluster = Plan::of(3).build().await;
+        let addresses: Vec<IpAddr> = cluster.nodes().iter().map(|node| node.ip().into()).collect();
+        let nobody = IpAddr::from(cluster.spare_address(200));
+        let dns = DnsServer::start((cluster.spare_address(250), 21053).into());
+        let mut order: Vec<_> = cluster.nodes().iter().collect();
+        order.shuffle(&mut random);
+        for node in order {
+            node.set("CLUSTERS", format!("limiter.test:{GOSSIP_PORT}"));
+            node.set("BOOTSTRAP_EXPECT", "3");
+            node.set("DNS_SERVER", dns.address().to_string());
+            node.start();
+            // While they start: no such name, no address, some of them and one where nobody is, in any order.
+            for _ in 0..3 {
+                let mut known: Vec<_> = addresses.iter().copied().filter(|_| random.random_bool(0.4)).collect();
+                known.push(nobody);
+                known.shuffle(&mut random);
+                match random.random_range(0..4) {
+                    0 => dns.remove("limiter.test"),
+                    1 => dns.set("limiter.test", vec![]),
+                    _ => dns.set("limiter.test", known),
+                }
+                pause(Duration::from_millis(random.random_range(0..400))).await;
+            }
+        }
+        dns.set("limiter.test", addresses);
+        assert_one_cluster(&cluster, seed).await;
+    }
+    figure(&format!("first start of 3 by one DNS name in {} orders: one cluster id each time", SEEDS.count()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,8 +139,8 @@ async fn member_restarted_under_another_address_is_the_same_member() {
         moved.set(name, &*address);
     }
     moved.start();
-    let there = std::net::SocketAddr::from((cluster.spare_address(99), quorate_tests::cluster::DATA_PORT));
-    let mut client = quorate_tests::client::Client::new(there);
+    let there = SocketAddr::from((cluster.spare_address(99), DATA_PORT));
+    let mut client = Client::new(there);
     eventually(PATIENCE, "it is ready at its new address", async || match client.get("/ready").await {
         Ok(answer) if answer.status == 200 => Ok(()),
         other => Err(format!("{other:?}")),
