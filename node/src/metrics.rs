@@ -1,7 +1,7 @@
 //! What a node tells Prometheus. Names do not change once released.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -13,6 +13,7 @@ use quorate_limits::{OnUnavailable, PolicyName};
 
 use crate::admission::{LimitReport, Unavailable, Verdict};
 use crate::node::ClusterStatus;
+use crate::sync::lock;
 
 /// The most policies a door names in labels; what comes later is counted as [`OTHER`].
 pub const LABELLED_POLICIES_MAX: usize = 1000;
@@ -165,7 +166,7 @@ impl DoorMetrics {
     }
 
     fn add(&self, policy: &PolicyName, limit: &str) -> LimitCounters {
-        let _lock = self.table_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _lock = lock(&self.table_lock);
         let table = self.table.load_full();
         if let Some(counters) = find(&table, policy, limit) {
             return counters.clone();

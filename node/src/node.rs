@@ -26,6 +26,8 @@ use crate::transport::Transport;
 const SETUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a leader waits for its successor to catch up before it goes anyway.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long saying goodbye to the others may take; without it they find out by themselves.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between two looks at something that sends no signal.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -285,11 +287,20 @@ impl<P: Platform> Node<P> {
             Err("this node is draining".to_owned())
         } else if self.caught_up.load(Ordering::SeqCst) {
             Ok(())
-        } else if self.consensus.link().cluster().is_none() {
-            Err(UnavailableReason::NotJoined.to_string())
         } else {
-            Err("this node has not caught up with its cluster yet".to_owned())
+            Err(self.why_not_caught_up())
         }
+    }
+
+    fn why_not_caught_up(&self) -> String {
+        let Some(cluster) = self.consensus.link().cluster() else { return UnavailableReason::NotJoined.to_string() };
+        if self.gossip.counts().foreign > 0 && self.gossip.peers().len() == 1 {
+            return format!(
+                "this node's data belongs to cluster {cluster}, but the nodes at CLUSTERS belong to another: point \
+                 CLUSTERS at its own cluster, or start it on an empty DATA_DIR to join the other"
+            );
+        }
+        "this node has not caught up with its cluster yet".to_owned()
     }
 
     /// Goes unready, and hands leadership over if it leads. Requests are still answered.
@@ -354,7 +365,7 @@ impl<P: Platform> Node<P> {
 
     /// Stops consensus and gossip. Nothing is answered afterwards.
     pub async fn stop(&self) {
-        self.gossip.stop();
+        P::timeout(LEAVE_TIMEOUT, self.gossip.leave()).await;
         self.consensus.stop().await;
     }
 }

@@ -18,10 +18,11 @@ use rand::rngs::StdRng;
 use super::codec::{
     ANYONE, ENVELOPE_BYTES, Id, PACKET_BYTES_MAX, PacketCodec, Refused, Rules, are_foreign, open_envelope, put_envelope,
 };
-use super::handle::{Known, Phase, Shared, lock};
+use super::handle::{Known, Phase, Shared};
 use super::schedule::Schedule;
 use super::{Contacts, Datagrams, Peer};
 use crate::platform::{Instant, Platform};
+use crate::sync::lock;
 
 /// Contacts are asked this often while fewer peers are known than contacts.
 const CONTACTS_PERIOD_ALONE: Duration = Duration::from_secs(1);

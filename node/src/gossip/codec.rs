@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Buf, BufMut};
 use foca::{Codec, Header, Incarnation, Member, Message, State};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Peer;
 use crate::storage::ClusterId;
+use crate::sync::lock;
 
 /// No packet is larger: it fits into one frame of any usual network.
 pub(super) const PACKET_BYTES_MAX: usize = 1400;
@@ -176,7 +177,7 @@ pub(super) struct PacketCodec(pub Arc<Mutex<Rules>>);
 
 impl PacketCodec {
     fn rules(&self) -> MutexGuard<'_, Rules> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _, join_all};
@@ -15,6 +15,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::time::Instant;
 
 use super::Contacts;
+use crate::sync::lock;
 
 /// No list has more entries.
 const ENTRIES_MAX: usize = 256;
@@ -204,7 +205,7 @@ impl DnsContacts {
 
     fn warn(&self, name: &str, error: &dyn fmt::Display) {
         let now = Instant::now();
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut warned = lock(&self.warned);
         if warned.get(name).is_none_or(|last| now - *last >= WARN_PERIOD) {
             warned.insert(name.to_owned(), now);
             tracing::warn!(name, %error, "a contact of CLUSTERS does not resolve; it is left out until it does");

@@ -7,7 +7,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
@@ -15,6 +15,7 @@ use super::agent::Agent;
 use super::codec::{Id, check};
 use super::{Contacts, Datagrams, Peer};
 use crate::platform::Platform;
+use crate::sync::lock;
 
 /// The membership agent of this node.
 ///
@@ -217,10 +218,6 @@ impl<P: Platform> fmt::Debug for Gossip<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gossip").field("peers", &self.peers()).finish()
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn unusable(peer: &Peer, why: &str) -> io::Error {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use super::error::OpenError;
 use super::replace_file::{remove_leftover, replace_file};
 use super::{ProduceImage, SnapshotStore};
+use crate::sync::lock;
 
 const FILE: &str = "snapshot.bin";
 
@@ -68,7 +69,7 @@ impl SnapshotStore for FileSnapshotStore {
 
 impl Shared {
     fn save(&self, image: &[u8]) -> io::Result<()> {
-        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = lock(&self.writing);
         replace_file(&self.path, &[&header(image), image])
     }
 

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use super::frame::{self, Batch, FRAME_BYTES_MAX, FrameReader, LANES};
 use super::{Lane, Transport};
+use crate::sync::lock;
 
 /// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -64,10 +65,6 @@ impl TcpTransport {
         tokio::spawn(Arc::clone(&connection).run(lane));
         connection
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for TcpTransport {
