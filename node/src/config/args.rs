@@ -52,7 +52,8 @@ pub struct ServeArgs {
     /// Whether POST /rate/reset is served [default: true]
     #[arg(long, env = "RATE_RESET", value_name = "BOOL", hide_env_values = true)]
     pub rate_reset: Option<String>,
-    /// What is logged: a level, or target=level, comma separated [default: info]
+    /// What is logged: a level, or target=level, comma separated; openraft=info shows each step of consensus
+    /// [default: info]
     #[arg(long, env = "LOG", value_name = "FILTER", hide_env_values = true)]
     pub log: Option<String>,
     /// text or json [default: text]

@@ -126,7 +126,14 @@ impl Reader {
 
     pub(super) fn contacts(&mut self, value: Option<&str>) -> ContactList {
         given(value).unwrap_or_default().parse().unwrap_or_else(|error: ContactError| {
-            self.refuse("CLUSTERS", error.to_string());
+            let ContactError { position, entry, why } = error;
+            self.refuse(
+                "CLUSTERS",
+                format!(
+                    "entry {position}, {entry:?}, {why}; write HOST:DISCOVERY_PORT, comma separated, as in \
+                     CLUSTERS=10.0.0.7:50011,[fd00::8]:50011"
+                ),
+            );
             ContactList::default()
         })
     }

@@ -142,10 +142,7 @@ fn contacts_are_addresses_and_names() {
 #[test]
 fn wrong_contact_is_refused_by_its_place() {
     let error = refusal(|args| args.clusters = text("10.0.0.7:50011,10.0.0.8"));
-    assert!(
-        error.starts_with("CLUSTERS (--clusters): entry 2 of CLUSTERS, \"10.0.0.8\", has no port; write"),
-        "{error}"
-    );
+    assert!(error.starts_with("CLUSTERS (--clusters): entry 2, \"10.0.0.8\", has no port; write HOST:DISCOVERY_PORT"), "{error}");
 }
 
 #[test]
