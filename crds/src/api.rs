@@ -223,8 +223,10 @@ impl<'de> Deserialize<'de> for HexId {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterAnswer {
-    /// The cluster's id, hex digits.
+    /// The cluster's id, hex digits; empty before the node has joined one.
     pub cluster_id: String,
+    /// The node that answers; it has an id before it is a member.
+    pub node: HexId,
     /// The leader this node knows of.
     pub leader: Option<HexId>,
     /// The leader's term.

@@ -104,12 +104,13 @@ fn cluster_answer_has_the_promised_shape_both_ways() {
     };
     let answer = ClusterAnswer {
         cluster_id: "0a".to_owned(),
+        node: HexId(10),
         leader: Some(HexId(u64::MAX)),
         term: 2,
         revision: 3,
         members: vec![member],
     };
-    let value = json!({"clusterId":"0a","leader":"ffffffffffffffff","term":2,"revision":3,"members":[
+    let value = json!({"clusterId":"0a","node":"000000000000000a","leader":"ffffffffffffffff","term":2,"revision":3,"members":[
         {"name":"node-0","id":"00000000000000ff","role":"Voter","lag":0,"appliedRevision":3,"version":null,"reachable":true}
     ]});
     assert_eq!(serde_json::to_value(&answer).unwrap(), value);

@@ -86,6 +86,7 @@ mod tests {
         };
         let cluster = ClusterAnswer {
             cluster_id: "00000000000000aa".to_owned(),
+            node: HexId(2),
             leader: Some(HexId(1)),
             term: 3,
             revision: 7,

@@ -224,11 +224,12 @@ impl Reader {
     }
 
     pub(super) fn log_filter(&mut self, value: Option<&str>) -> String {
-        let filter = given(value).unwrap_or("info");
-        if let Err(reason) = telemetry::check_filter(filter) {
+        // The filter's own grammar knows no spaces.
+        let filter = given(value).unwrap_or("info").replace(' ', "");
+        if let Err(reason) = telemetry::check_filter(&filter) {
             self.refuse("LOG", format!("{reason}; write a level or target=level, as in LOG=info,quorate_node=debug"));
         }
-        filter.to_owned()
+        filter
     }
 
     pub(super) fn log_format(&mut self, value: Option<&str>) -> LogFormat {

@@ -142,7 +142,10 @@ fn contacts_are_addresses_and_names() {
 #[test]
 fn wrong_contact_is_refused_by_its_place() {
     let error = refusal(|args| args.clusters = text("10.0.0.7:50011,10.0.0.8"));
-    assert!(error.starts_with("CLUSTERS (--clusters): entry 2, \"10.0.0.8\", has no port; write HOST:DISCOVERY_PORT"), "{error}");
+    assert!(
+        error.starts_with("CLUSTERS (--clusters): entry 2, \"10.0.0.8\", has no port; write HOST:DISCOVERY_PORT"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -230,7 +233,7 @@ fn hosts_are_addresses() {
 fn remaining_settings_are_read() {
     let settings = read(|args| {
         args.rate_reset = text("false");
-        args.log = text("warn,quorate_node=debug");
+        args.log = text("warn, quorate_node=debug");
         args.log_format = text("json");
         args.dns_server = text("127.0.0.1:5353");
         args.drain_delay = text("0s");
@@ -239,7 +242,8 @@ fn remaining_settings_are_read() {
     })
     .unwrap();
     assert!(!settings.rate_reset && settings.stop_with_stdin);
-    assert_eq!(settings.log.format, LogFormat::Json);
+    let log = LogSettings { filter: "warn,quorate_node=debug".to_owned(), format: LogFormat::Json };
+    assert_eq!(settings.log, log);
     assert_eq!(settings.dns_server, "127.0.0.1:5353".parse().ok());
     assert_eq!(settings.drain_delay, Duration::ZERO);
     assert_eq!(settings.policies, Some("policies".into()));

@@ -1,5 +1,6 @@
 //! The admin port: changes of policies and members.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
@@ -11,7 +12,11 @@ use quorate_crds::api::{HexId, OwnerName, PolicyChanged, policy_ref};
 use quorate_crds::{parse_policy, parse_policy_set};
 use quorate_limits::{Owner, PolicyChange, PolicyConflict, PolicyName, PolicyOutcome};
 
+use serde::Deserialize;
+use serde_json::json;
+
 use super::{CHANGE_DEADLINE, Doors, answer};
+use crate::config::NODES_MAX;
 
 /// `PUT /v1/policies/{ns}/{name}`: creates or replaces one policy of owner `api`.
 pub(super) async fn put_policy(
@@ -62,23 +67,84 @@ pub(super) async fn apply_policies(
 /// `PUT /v1/cluster/members/{id}/decommission`.
 pub(super) async fn decommission(Path(id): Path<String>) -> Response<Body> {
     match id.parse::<HexId>() {
-        Ok(id) => not_yet(&format!("decommissioning a member ({id})")),
+        Ok(id) => {
+            let text = format!("this version cannot decommission a member; {id} stays, nothing was changed");
+            answer::error(StatusCode::NOT_IMPLEMENTED, text)
+        }
         Err(error) => answer::bad_request([error]),
     }
 }
 
-/// `POST /v1/cluster/transfer-leader`.
-pub(super) async fn transfer_leader() -> Response<Body> {
-    not_yet("handing leadership over on request")
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Transfer {
+    to: Option<HexId>,
 }
 
-/// `POST /v1/cluster/bootstrap`.
-pub(super) async fn bootstrap() -> Response<Body> {
-    not_yet("founding a cluster on request")
+/// `POST /v1/cluster/transfer-leader`, with `{"to":ID}` or without a body; only the leader can.
+pub(super) async fn transfer_leader(
+    State(doors): State<Arc<Doors>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response<Body> {
+    let body = match answer::whole(body) {
+        Ok(body) => body,
+        Err(response) => return *response,
+    };
+    let body = if body.is_empty() { b"{}" } else { &body[..] };
+    let transfer: Transfer = match serde_json::from_slice(body) {
+        Ok(transfer) => transfer,
+        Err(error) => return answer::bad_request([error]),
+    };
+    match doors.node.transfer_leader(transfer.to.map(|id| id.0)).await {
+        Ok(leader) => answer::json(StatusCode::OK, &json!({ "leader": HexId(leader) })),
+        Err(reason) => answer::error(StatusCode::CONFLICT, reason),
+    }
 }
 
-fn not_yet(what: &str) -> Response<Body> {
-    answer::error(StatusCode::NOT_IMPLEMENTED, format!("{what} is not supported by this version; nothing was changed"))
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bootstrap {
+    members: Vec<FoundingMember>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FoundingMember {
+    id: HexId,
+    name: String,
+}
+
+/// `POST /v1/cluster/bootstrap`: founds the cluster with exactly these members. Again with the same is no error.
+pub(super) async fn bootstrap(State(doors): State<Arc<Doors>>, body: Result<Bytes, BytesRejection>) -> Response<Body> {
+    let body = match answer::whole(body) {
+        Ok(body) => body,
+        Err(response) => return *response,
+    };
+    let members = match serde_json::from_slice::<Bootstrap>(&body) {
+        Ok(Bootstrap { members }) => members,
+        Err(error) => return answer::bad_request([error]),
+    };
+    if !(1..=NODES_MAX).contains(&members.len()) {
+        return answer::bad_request([format!("members: has {} entries; give 1 to {NODES_MAX}", members.len())]);
+    }
+    let members: BTreeMap<_, _> = members.into_iter().map(|member| (member.id.0, member.name)).collect();
+    let me = doors.node.identity();
+    if !members.contains_key(&me.node) {
+        return answer::bad_request([format!(
+            "members: this node, {}, is none of them; ask one that is",
+            HexId(me.node)
+        )]);
+    }
+    if let Some(cluster) = me.cluster.filter(|_| me.promise.is_none_or(|promise| promise.members != members)) {
+        return answer::error(StatusCode::CONFLICT, format!("this node belongs to cluster {cluster} already"));
+    }
+    match doors.node.bootstrap(members).await {
+        Ok(()) => {
+            let cluster = doors.node.identity().cluster.map(|id| id.to_string()).unwrap_or_default();
+            answer::json(StatusCode::OK, &json!({ "clusterId": cluster }))
+        }
+        Err(reason) => answer::error(StatusCode::CONFLICT, reason),
+    }
 }
 
 async fn change(doors: &Doors, change: PolicyChange) -> Response<Body> {

@@ -27,6 +27,7 @@ fn worded(status: ClusterStatus) -> ClusterAnswer {
     });
     ClusterAnswer {
         cluster_id: status.cluster.map(|id| id.to_string()).unwrap_or_default(),
+        node: HexId(status.id),
         leader: status.leader.map(HexId),
         term: status.term,
         revision: status.revision,

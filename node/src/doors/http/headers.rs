@@ -90,7 +90,7 @@ fn tightest<'a>(limits: impl Iterator<Item = LimitReport<'a>>) -> Vec<LimitRepor
     let mut kept: Vec<LimitReport<'a>> = Vec::with_capacity(4);
     for limit in limits {
         match kept.iter_mut().find(|other| other.policy == limit.policy && other.name == limit.name) {
-            Some(other) if (limit.exceeded, other.remaining) > (other.exceeded, limit.remaining) => *other = limit,
+            Some(other) if (!limit.exceeded, limit.remaining) < (!other.exceeded, other.remaining) => *other = limit,
             Some(_) => {}
             None => kept.push(limit),
         }

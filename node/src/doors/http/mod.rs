@@ -23,6 +23,10 @@ mod policies;
 mod query;
 mod rate;
 mod stats;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use admin::conflict_text;
 
