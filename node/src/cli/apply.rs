@@ -1,5 +1,7 @@
 //! `ratelimiter apply -f DIR`: makes the policies of owner `api` exactly those of a folder.
 
+#![allow(clippy::doc_markdown, reason = "these docs are the texts of --help")]
+
 use std::path::PathBuf;
 
 use axum::http::Method;

@@ -1,6 +1,8 @@
 //! The program `ratelimiter`: its commands, each in a file. Exit codes: 0 all went well, 1 it did not, 2 the command or a
 //! setting is wrong.
 
+#![allow(clippy::doc_markdown, reason = "these docs are the texts of --help")]
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 

@@ -1,5 +1,7 @@
 //! The settings as flags and environment variables, still unread.
 
+#![allow(clippy::doc_markdown, reason = "these docs are the texts of --help")]
+
 /// How to run a node. Every flag is an environment variable and the reverse; an empty value counts as unset.
 // All are texts here, so that one place words every wrong value, and all wrong values are told at once.
 #[derive(clap::Args, Clone, Debug, Default)]

@@ -22,6 +22,7 @@ fn refusal(change: impl FnOnce(&mut ServeArgs)) -> String {
     errors[0].clone()
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "what the arguments hold")]
 fn text(value: &str) -> Option<String> {
     Some(value.to_owned())
 }
@@ -43,7 +44,7 @@ fn nothing_set_gives_the_defaults() {
         bootstrap_expect: 1,
         data_dir: "./data/host-1".into(),
         policies: None,
-        default_limit: Some(DefaultLimit { limit: 10, window: Duration::from_secs(60) }),
+        default_limit: Some(DefaultLimit { limit: 10, window: Duration::from_mins(1) }),
         rate_reset: true,
         log: LogSettings { filter: "info".to_owned(), format: LogFormat::Text },
         dns_server: None,
@@ -195,7 +196,7 @@ fn data_dir_has_two_names_that_must_agree() {
 fn default_limit_is_hits_per_window_or_none() {
     let limit = |value: &str| read(|args| args.default_limit = text(value)).unwrap().default_limit;
     assert_eq!(limit("none"), None);
-    assert_eq!(limit("0/1h30m"), Some(DefaultLimit { limit: 0, window: Duration::from_secs(5400) }));
+    assert_eq!(limit("0/1h30m"), Some(DefaultLimit { limit: 0, window: Duration::from_mins(90) }));
     for wrong in ["10", "10/60", "/60s", "-1/60s", "10/0s", "10/9000h", "1000000000000001/1s", "None", "10/60s/2"] {
         let error = refusal(|args| args.default_limit = text(wrong));
         assert!(
@@ -207,7 +208,7 @@ fn default_limit_is_hits_per_window_or_none() {
 
 #[test]
 fn default_limit_becomes_the_fallback_policy() {
-    let policy = DefaultLimit { limit: 10, window: Duration::from_secs(60) }.policy();
+    let policy = DefaultLimit { limit: 10, window: Duration::from_mins(1) }.policy();
     assert_eq!((policy.name.namespace.as_str(), policy.name.name.as_str()), ("quorate", "default"));
     assert!(policy.fallback);
     assert_eq!(policy.limits[0].window_ns, 60_000_000_000);

@@ -41,7 +41,7 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { connections_max: 20_000, first_head: Duration::from_secs(10), idle: Duration::from_secs(600) }
+        Self { connections_max: 20_000, first_head: Duration::from_secs(10), idle: Duration::from_mins(10) }
     }
 }
 

@@ -3,6 +3,8 @@
 //! Each child holds the read end of a pipe as its standard input and drains when that ends. So no child outlives this
 //! process, whatever ends it.
 
+#![allow(clippy::doc_markdown, reason = "these docs are the texts of --help")]
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -94,7 +94,7 @@ mod tests {
     use crate::config::DefaultLimit;
 
     fn policy(name: &str, limit: u64) -> Policy {
-        let mut policy = DefaultLimit { limit, window: Duration::from_secs(60) }.policy();
+        let mut policy = DefaultLimit { limit, window: Duration::from_mins(1) }.policy();
         name.clone_into(&mut policy.name.name);
         policy
     }

@@ -61,13 +61,12 @@ impl Running {
 async fn options(settings: &Settings, contacts: &DnsContacts) -> Result<NodeOptions, String> {
     let listen = &settings.listen;
     let refusal = |error: io::Error| format!("the address that others reach this node by cannot be found: {error}");
-    let (host, ip) = match &settings.advertise_host {
-        Some(host) => (host.clone(), resolve(host, listen.discovery.port()).await?),
-        None => {
-            let known = contacts.resolve().await;
-            let ip = advertise_host(listen.discovery.ip(), &known).map_err(refusal)?;
-            (ip.to_string(), ip)
-        }
+    let (host, ip) = if let Some(host) = &settings.advertise_host {
+        (host.clone(), resolve(host, listen.discovery.port()).await?)
+    } else {
+        let known = contacts.resolve().await;
+        let ip = advertise_host(listen.discovery.ip(), &known).map_err(refusal)?;
+        (ip.to_string(), ip)
     };
     Ok(NodeOptions {
         name: settings.node_name.clone(),

@@ -21,7 +21,7 @@ pub(super) async fn ready(State(doors): State<Arc<Doors>>) -> Response<Body> {
     match doors.node.ready() {
         Ok(()) => answer::raw(StatusCode::OK, r#"{"status":"ready"}"#),
         Err(reason) => {
-            let body = json!({ "status": "not ready", "reason": reason.to_string() });
+            let body = json!({ "status": "not ready", "reason": reason });
             answer::json(StatusCode::SERVICE_UNAVAILABLE, &body)
         }
     }

@@ -54,7 +54,6 @@ impl Doors {
     }
 
     /// The routes of the data port.
-    #[must_use]
     pub fn data_routes(self: &Arc<Self>) -> Router {
         let mut routes = Routes::default();
         routes.post("/rate/increment", rate::increment);
@@ -75,7 +74,6 @@ impl Doors {
     }
 
     /// The routes of the admin port.
-    #[must_use]
     pub fn admin_routes(self: &Arc<Self>) -> Router {
         let mut routes = Routes::default();
         routes.add(MethodFilter::PUT, "/v1/policies/{namespace}/{name}", admin::put_policy);

@@ -26,13 +26,11 @@ pub(super) async fn get(
     Path((namespace, name)): Path<(String, String)>,
 ) -> Response<Body> {
     let name = PolicyName { namespace, name };
-    match doors.node.rules().find(&name) {
-        Some((_, owner, revision, policy)) => answer::json(StatusCode::OK, &view(owner, revision, policy)),
-        None => {
-            let text = format!("there is no policy {}; GET /v1/policies lists all", policy_ref(&name));
-            answer::error(StatusCode::NOT_FOUND, text)
-        }
+    if let Some((_, owner, revision, policy)) = doors.node.rules().find(&name) {
+        return answer::json(StatusCode::OK, &view(owner, revision, policy));
     }
+    let text = format!("there is no policy {}; GET /v1/policies lists all", policy_ref(&name));
+    answer::error(StatusCode::NOT_FOUND, text)
 }
 
 fn view(owner: Owner, revision: u64, policy: &Policy) -> PolicyView {

@@ -110,7 +110,7 @@ impl Alone {
             raft_address: "127.0.0.1:1".to_owned(),
             http_address: "127.0.0.1:1".to_owned(),
             bootstrap_expect,
-            first_policies: vec![DefaultLimit { limit: 2, window: Duration::from_secs(86_400) }.policy()],
+            first_policies: vec![DefaultLimit { limit: 2, window: Duration::from_hours(24) }.policy()],
             counters_max: 1000,
             tuning: Tuning::default(),
         };

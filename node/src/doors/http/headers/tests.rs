@@ -98,7 +98,7 @@ fn limit_met_twice_is_told_once_by_its_tightest_counter() {
         policy: &name,
         name: "a",
         limit: 10,
-        window: Duration::from_secs(60),
+        window: Duration::from_mins(1),
         remaining,
         reset: Duration::from_secs(1),
         retry: Some(Duration::from_secs(1)),
