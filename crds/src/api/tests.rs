@@ -71,7 +71,7 @@ fn answers_have_the_promised_shapes_both_ways() {
         remaining: 99,
         reset_seconds: 60,
     };
-    let answer = CheckAnswer { admitted: true, limits: vec![limit], denied_by: None, revision: 7 };
+    let answer = CheckAnswer { admitted: true, limits: vec![limit], denied_by: None, revision: 7, unavailable: false };
     let limits = json!([{"policy":"ns/p","name":"minute","limit":100,"remaining":99,"resetSeconds":60}]);
     let admitted = json!({"admitted":true,"limits":limits,"revision":7});
     assert_eq!(serde_json::to_value(&answer).unwrap(), admitted);
