@@ -206,6 +206,11 @@ impl<P: Platform> Node<P> {
         self.limiter.decide(request, deadline).await
     }
 
+    /// Decides requests one by one, in order: each sees what those before it were charged.
+    pub async fn decide_all(&self, requests: &[Request], deadline: Duration) -> Vec<Result<Verdict, Unavailable>> {
+        self.limiter.decide_all(requests, deadline).await
+    }
+
     /// Looks where a request stands; changes nothing.
     ///
     /// # Errors

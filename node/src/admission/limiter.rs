@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use openraft_rt::Instant as _;
 use quorate_limits::{
-    Charge, Command, Decision, Enforcement, OnUnavailable, Outcome, PolicyChange, PolicyOutcome, Request, Rules,
+    Charge, Command, Decision, Enforcement, Matched, OnUnavailable, Outcome, PolicyChange, PolicyOutcome, Request,
+    Rules,
 };
 
 use super::{Consistency, Courier, Outbox, Purpose, Unavailable, UnavailableReason, Verdict};
@@ -48,7 +49,12 @@ impl<P: Platform> Limiter<P> {
     /// # Errors
     /// When no decision is known within `deadline`.
     pub async fn decide(&self, request: &Request, deadline: Duration) -> Result<Verdict, Unavailable> {
-        self.judge(request, Ask::Decide, deadline).await
+        self.judge_one(request, Ask::Decide, deadline).await
+    }
+
+    /// Decides requests in order; see [`Node::decide_all`](crate::node::Node::decide_all).
+    pub async fn decide_all(&self, requests: &[Request], deadline: Duration) -> Vec<Result<Verdict, Unavailable>> {
+        self.judge(requests, Ask::Decide, deadline).await
     }
 
     /// Looks where a request stands.
@@ -62,7 +68,7 @@ impl<P: Platform> Limiter<P> {
         deadline: Duration,
     ) -> Result<Verdict, Unavailable> {
         let ask = if consistency == Consistency::Local { Ask::LookHere } else { Ask::Look };
-        self.judge(request, ask, deadline).await
+        self.judge_one(request, ask, deadline).await
     }
 
     /// Makes the counters that a request meets as if never used.
@@ -70,7 +76,7 @@ impl<P: Platform> Limiter<P> {
     /// # Errors
     /// When it is not known within `deadline` whether it took effect.
     pub async fn reset(&self, request: &Request, deadline: Duration) -> Result<(), Unavailable> {
-        self.judge(request, Ask::Reset, deadline).await.map(|_| ())
+        self.judge_one(request, Ask::Reset, deadline).await.map(|_| ())
     }
 
     /// Changes policies, and waits until this node has applied the change.
@@ -86,9 +92,9 @@ impl<P: Platform> Limiter<P> {
         if !self.consensus.state().rules().founded() {
             return Err(unavailable(UnavailableReason::NotJoined, OnUnavailable::Deny));
         }
-        let outcome = self.commit(Command::ChangePolicies(change), until).await;
-        match outcome.map_err(|reason| unavailable(reason, OnUnavailable::Deny))? {
-            Outcome::Policies(outcome) => {
+        let outcomes = self.through(&self.commits, vec![Command::ChangePolicies(change)], until).await;
+        match outcomes.map_err(|reason| unavailable(reason, OnUnavailable::Deny))?.pop() {
+            Some(Outcome::Policies(outcome)) => {
                 if let PolicyOutcome::Applied { revision } = outcome {
                     self.follow(revision, until).await;
                 }
@@ -110,75 +116,109 @@ impl<P: Platform> Limiter<P> {
         P::timeout(until.saturating_duration_since(P::now()), caught_up).await;
     }
 
-    async fn commit(&self, command: Command, until: Instant<P>) -> Result<Outcome, UnavailableReason> {
-        self.through(&self.commits, command, until).await
-    }
-
     async fn through(
         &self,
         outbox: &Outbox<P>,
-        command: Command,
+        commands: Vec<Command>,
         until: Instant<P>,
-    ) -> Result<Outcome, UnavailableReason> {
-        let outcome = outbox.submit(command, until).map_err(|_| UnavailableReason::Overloaded)?;
-        match P::timeout(until.saturating_duration_since(P::now()), outcome).await {
-            Some(Ok(outcome)) => Ok(outcome),
+    ) -> Result<Vec<Outcome>, UnavailableReason> {
+        let count = commands.len();
+        let outcomes = outbox.submit(commands, until).map_err(|_| UnavailableReason::Overloaded)?;
+        match P::timeout(until.saturating_duration_since(P::now()), outcomes).await {
+            Some(Ok(outcomes)) if outcomes.len() == count => Ok(outcomes),
             // The channel closes when the part got no answer in time.
-            Some(Err(_)) | None => Err(UnavailableReason::Deadline),
+            Some(_) | None => Err(UnavailableReason::Deadline),
         }
     }
 
-    async fn judge(&self, request: &Request, ask: Ask, deadline: Duration) -> Result<Verdict, Unavailable> {
+    async fn judge_one(&self, request: &Request, ask: Ask, deadline: Duration) -> Result<Verdict, Unavailable> {
+        let verdict = self.judge(std::slice::from_ref(request), ask, deadline).await.pop();
+        verdict.unwrap_or_else(|| Err(unavailable(UnavailableReason::Deadline, OnUnavailable::Deny)))
+    }
+
+    /// One verdict for each request, in their order. Those whose policies changed meanwhile are matched and asked again.
+    async fn judge(&self, requests: &[Request], ask: Ask, deadline: Duration) -> Vec<Result<Verdict, Unavailable>> {
         let until = P::now() + deadline;
         let state = self.consensus.state();
         let mut rules = state.rules();
-        loop {
-            if !rules.founded() {
-                return Err(unavailable(UnavailableReason::NotJoined, OnUnavailable::Deny));
+        let not_joined = || Err(unavailable(UnavailableReason::NotJoined, OnUnavailable::Deny));
+        let mut verdicts: Vec<_> = requests.iter().map(|_| not_joined()).collect();
+        let mut open: Vec<usize> = (0..requests.len()).collect();
+        while rules.founded() && !open.is_empty() {
+            let matched: Vec<Matched> = open.iter().map(|at| rules.match_request(&requests[*at])).collect();
+            let outcomes = self.ask(ask, &matched, until).await;
+            let mut again = Vec::new();
+            for ((at, matched), outcome) in open.into_iter().zip(matched).zip(outcomes) {
+                match judged(&rules, matched, outcome) {
+                    Some(verdict) => verdicts[at] = verdict,
+                    None => again.push(at),
+                }
             }
-            let matched = rules.match_request(request);
-            let without = on_unavailable(&rules, &matched.charges);
-            let fail = |reason| unavailable(reason, without);
-            match self.ask(ask, matched.revision, &matched.charges, until).await.map_err(fail)? {
-                Outcome::Decided(decision) => return Ok(Verdict::new(rules, matched.charges, decision)),
-                Outcome::Reset => {
-                    let decision = Decision { admitted: true, limits: Vec::new() };
-                    return Ok(Verdict::new(rules, Vec::new(), decision));
-                }
-                Outcome::CountersFull(_) => return Err(fail(UnavailableReason::CountersFull)),
-                Outcome::Rematch | Outcome::Policies(_) => {
-                    // The log is ahead of this node (or was when it was asked): wait for the newer rules.
-                    let remaining = until.saturating_duration_since(P::now());
-                    let newer = P::timeout(remaining, state.rules_other_than(&rules)).await;
-                    rules = newer.ok_or(fail(UnavailableReason::Deadline))?;
-                }
+            open = again;
+            if !open.is_empty() {
+                // The log is ahead of this node (or was when it was asked): wait for the newer rules.
+                let remaining = until.saturating_duration_since(P::now());
+                let Some(newer) = P::timeout(remaining, state.rules_other_than(&rules)).await else {
+                    for at in open {
+                        let without = on_unavailable(&rules, &rules.match_request(&requests[at]).charges);
+                        verdicts[at] = Err(unavailable(UnavailableReason::Deadline, without));
+                    }
+                    break;
+                };
+                rules = newer;
             }
         }
+        verdicts
     }
 
-    async fn ask(
-        &self,
-        ask: Ask,
-        revision: u64,
-        charges: &[Charge],
-        until: Instant<P>,
-    ) -> Result<Outcome, UnavailableReason> {
-        let looks = charges.iter().all(|charge| charge.hits == 0);
-        match ask {
-            Ask::Reset => self.commit(Command::Reset { revision, charges: charges.to_vec() }, until).await,
-            Ask::Decide if !looks => self.commit(Command::Decide { revision, charges: charges.to_vec() }, until).await,
-            // Nothing would be charged: no need for a log entry.
-            Ask::Decide | Ask::Look => {
-                let command = Command::Decide { revision, charges: charges.to_vec() };
-                self.through(&self.looks, command, until).await
+    async fn ask(&self, ask: Ask, matched: &[Matched], until: Instant<P>) -> Vec<Result<Outcome, UnavailableReason>> {
+        let command = |matched: &Matched| {
+            let (revision, charges) = (matched.revision, matched.charges.clone());
+            if matches!(ask, Ask::Reset) {
+                Command::Reset { revision, charges }
+            } else {
+                Command::Decide { revision, charges }
             }
+        };
+        let commands: Vec<Command> = matched.iter().map(command).collect();
+        // Nothing would be charged: no need for a log entry.
+        let looks = matched.iter().flat_map(|matched| &matched.charges).all(|charge| charge.hits == 0);
+        let outcomes = match ask {
             Ask::LookHere => {
-                let command = Command::Decide { revision, charges: charges.to_vec() };
                 let now = self.consensus.clock().now();
-                Ok(self.consensus.state().read(|state| state.evaluate(now, &command)))
+                Ok(self
+                    .consensus
+                    .state()
+                    .read(|state| commands.iter().map(|command| state.evaluate(now, command)).collect()))
             }
+            Ask::Look => self.through(&self.looks, commands, until).await,
+            Ask::Decide if looks => self.through(&self.looks, commands, until).await,
+            Ask::Decide | Ask::Reset => self.through(&self.commits, commands, until).await,
+        };
+        match outcomes {
+            Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+            Err(reason) => matched.iter().map(|_| Err(reason)).collect(),
         }
     }
+}
+
+/// What an outcome means for the door; `None` when the request must be matched again.
+fn judged(
+    rules: &Arc<Rules>,
+    matched: Matched,
+    outcome: Result<Outcome, UnavailableReason>,
+) -> Option<Result<Verdict, Unavailable>> {
+    let fail = |reason| Err(unavailable(reason, on_unavailable(rules, &matched.charges)));
+    Some(match outcome {
+        Ok(Outcome::Decided(decision)) => Ok(Verdict::new(Arc::clone(rules), matched.charges, decision)),
+        Ok(Outcome::Reset) => {
+            let decision = Decision { admitted: true, limits: Vec::new() };
+            Ok(Verdict::new(Arc::clone(rules), Vec::new(), decision))
+        }
+        Ok(Outcome::CountersFull(_)) => fail(UnavailableReason::CountersFull),
+        Ok(Outcome::Rematch | Outcome::Policies(_)) => return None,
+        Err(reason) => fail(reason),
+    })
 }
 
 /// `Allow` only when there is a policy and every enforced one says so.

@@ -26,17 +26,23 @@ pub enum Purpose {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overloaded;
 
+/// Commands that travel together: in one part, in order.
 struct Item<I> {
-    command: Command,
+    commands: Vec<Command>,
     until: I,
-    reply: oneshot::Sender<Outcome>,
+    reply: oneshot::Sender<Vec<Outcome>>,
+}
+
+struct Waiting<I> {
+    items: VecDeque<Item<I>>,
+    commands: usize,
 }
 
 /// Commands on their way to the courier. Its task ends with the node; whoever waits then sees the channel close.
 pub struct Outbox<P: Platform> {
     purpose: Purpose,
     courier: Arc<Courier<P>>,
-    waiting: Mutex<VecDeque<Item<Instant<P>>>>,
+    waiting: Mutex<Waiting<Instant<P>>>,
     filled: Notify,
     slots: Arc<Semaphore>,
 }
@@ -47,7 +53,7 @@ impl<P: Platform> Outbox<P> {
         Self {
             purpose,
             courier,
-            waiting: Mutex::default(),
+            waiting: Mutex::new(Waiting { items: VecDeque::new(), commands: 0 }),
             filled: Notify::new(),
             slots: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
         }
@@ -55,31 +61,36 @@ impl<P: Platform> Outbox<P> {
 
     /// Commands waiting now.
     pub fn waiting(&self) -> usize {
-        lock(&self.waiting).len()
+        lock(&self.waiting).commands
     }
 
-    /// Adds a command that somebody waits for until `until`. The channel closes without an outcome when none is
-    /// known by then.
+    /// Adds commands that somebody waits for until `until`; they are applied in order, with nothing of this node between
+    /// them. The channel closes without outcomes when none are known by then.
     ///
     /// # Errors
     /// When too many wait already.
-    pub fn submit(&self, command: Command, until: Instant<P>) -> Result<oneshot::Receiver<Outcome>, Overloaded> {
-        let (reply, outcome) = oneshot::channel();
+    pub fn submit(
+        &self,
+        commands: Vec<Command>,
+        until: Instant<P>,
+    ) -> Result<oneshot::Receiver<Vec<Outcome>>, Overloaded> {
+        let (reply, outcomes) = oneshot::channel();
         {
             let mut waiting = lock(&self.waiting);
-            if waiting.len() >= WAITING_MAX {
+            if waiting.commands + commands.len() > WAITING_MAX {
                 return Err(Overloaded);
             }
-            waiting.push_back(Item { command, until, reply });
+            waiting.commands += commands.len();
+            waiting.items.push_back(Item { commands, until, reply });
         }
         self.filled.notify_one();
-        Ok(outcome)
+        Ok(outcomes)
     }
 
     /// Sends what is collected for as long as the node lives.
     pub async fn run(self: Arc<Self>) {
         loop {
-            if lock(&self.waiting).is_empty() {
+            if lock(&self.waiting).items.is_empty() {
                 self.filled.notified().await;
             }
             let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
@@ -91,30 +102,43 @@ impl<P: Platform> Outbox<P> {
         }
     }
 
+    /// As many items as fit into one part, at least one if there is one.
     fn take(&self) -> Vec<Item<Instant<P>>> {
         let mut waiting = lock(&self.waiting);
-        let count = waiting.len().min(BATCH_COMMANDS_MAX);
-        waiting.drain(..count).filter(|item| !item.reply.is_closed()).collect()
+        let (mut items, mut commands) = (Vec::new(), 0);
+        while let Some(next) = waiting.items.front() {
+            if commands + next.commands.len() > BATCH_COMMANDS_MAX && !items.is_empty() {
+                break;
+            }
+            let Some(next) = waiting.items.pop_front() else { break };
+            waiting.commands -= next.commands.len();
+            // Nobody waits for it any more.
+            if !next.reply.is_closed() {
+                commands += next.commands.len();
+                items.push(next);
+            }
+        }
+        items
     }
 
     async fn send(self: Arc<Self>, items: Vec<Item<Instant<P>>>, slot: OwnedSemaphorePermit) {
         let Some(until) = items.iter().map(|item| item.until).max() else { return };
-        let (commands, replies): (Vec<_>, Vec<_>) = items.into_iter().map(|item| (item.command, item.reply)).unzip();
-        match self.purpose {
-            Purpose::Commit => {
-                let outcomes = self.courier.commit(commands, until).await;
-                drop(slot);
-                for (reply, outcome) in replies.into_iter().zip(outcomes.iter().flat_map(|all| all.iter())) {
-                    let _ = reply.send(outcome.clone());
-                }
-            }
-            Purpose::Look => {
-                let outcomes = self.courier.read(commands, until).await;
-                drop(slot);
-                for (reply, outcome) in replies.into_iter().zip(outcomes.into_iter().flat_map(|(all, _)| all)) {
-                    let _ = reply.send(outcome);
-                }
-            }
+        let mut commands = Vec::new();
+        let mut replies = Vec::with_capacity(items.len());
+        for item in items {
+            replies.push((item.commands.len(), item.reply));
+            commands.extend(item.commands);
+        }
+        let outcomes = match self.purpose {
+            Purpose::Commit => self.courier.commit(commands, until).await.map(Arc::unwrap_or_clone),
+            Purpose::Look => self.courier.read(commands, until).await.map(|(outcomes, _)| outcomes),
+        };
+        drop(slot);
+        // Without outcomes the channels close.
+        let Some(outcomes) = outcomes else { return };
+        let mut outcomes = outcomes.into_iter();
+        for (count, reply) in replies {
+            let _ = reply.send(outcomes.by_ref().take(count).collect());
         }
     }
 }

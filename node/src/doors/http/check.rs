@@ -7,7 +7,6 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{Response, StatusCode};
-use futures::future::join_all;
 use quorate_crds::api::{
     BatchAnswer, BatchResult, CheckAnswer, CheckBody, CheckRequest, ErrorBody, LimitAnswer, LimitRef, policy_ref,
 };
@@ -58,7 +57,9 @@ async fn check_batch(doors: &Doors, checks: Vec<CheckBody>) -> Response<Body> {
         Ok(requests) => requests,
         Err(error) => return answer::bad_request([error]),
     };
-    let decisions = join_all(requests.iter().map(|request| decide(doors, request))).await;
+    let asked = Instant::now();
+    let decisions = doors.node.decide_all(&requests, DECISION_DEADLINE).await;
+    decisions.iter().for_each(|decision| count(doors, decision, asked));
     let result = |decision| match decision {
         Ok(verdict) => BatchResult::Decided(worded(&verdict)),
         Err(Unavailable { on_unavailable: OnUnavailable::Allow, .. }) => {
@@ -77,11 +78,15 @@ fn bounded(check: CheckBody) -> Result<Request, String> {
 async fn decide(doors: &Doors, request: &Request) -> Result<Verdict, Unavailable> {
     let asked = Instant::now();
     let decision = doors.node.decide(request, DECISION_DEADLINE).await;
-    match &decision {
+    count(doors, &decision, asked);
+    decision
+}
+
+fn count(doors: &Doors, decision: &Result<Verdict, Unavailable>, asked: Instant) {
+    match decision {
         Ok(verdict) => doors.counted.count(verdict, asked.elapsed()),
         Err(unavailable) => doors.counted.count_unavailable(unavailable, asked.elapsed()),
     }
-    decision
 }
 
 /// A verdict as JSON. Policies that only watch are not told of.
