@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::{Method, StatusCode};
+use quorate_crds::api::{OwnerName, PolicyList};
+use quorate_crds::read_directory;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +28,8 @@ use plan::{Member, banner, members};
 
 /// Between two questions whether a node is ready.
 const READY_PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait for the policies of the files before saying that the cluster is ready without them.
+const POLICIES_GRACE: Duration = Duration::from_secs(5);
 /// How long a child may take to drain before it is killed.
 const DRAIN_GRACE: Duration = Duration::from_secs(10);
 
@@ -52,6 +56,10 @@ pub(super) async fn run(args: &DevArgs) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let members = members(args);
+    let policies = match &args.policies {
+        Some(dir) => read_directory(dir).map_err(|errors| Failure::Wrong(errors.iter().map(ToString::to_string).collect()))?,
+        None => Vec::new(),
+    };
     let program = std::env::current_exe().map_err(failed)?;
     let mut running = Vec::with_capacity(members.len());
     for member in &members {
@@ -73,7 +81,7 @@ pub(super) async fn run(args: &DevArgs) -> Result<(), Failure> {
                 let (index, how) = ended;
                 break Err(Failure::Failed(format!("{} ended ({how}); stopping the others", members[index].name)));
             }
-            () = all_ready(&members), if !is_announced => {
+            () = all_ready(&members, policies.len()), if !is_announced => {
                 println!("{}", banner(&members, args.policies.as_deref()));
                 is_announced = true;
             }
@@ -122,7 +130,9 @@ async fn prefixed(name: String, stream: impl AsyncRead + Unpin) {
     }
 }
 
-async fn all_ready(members: &[Member]) {
+/// Waits until all nodes are ready and, for a while, until the policies of the files are in force: they are not when
+/// another owner holds one of them, which the nodes' logs tell.
+async fn all_ready(members: &[Member], policies: usize) {
     for member in members {
         let is_ready = || async {
             let answer = call(&member.server, Method::GET, "/ready", Bytes::new()).await;
@@ -132,6 +142,21 @@ async fn all_ready(members: &[Member]) {
             tokio::time::sleep(READY_PAUSE).await;
         }
     }
+    let in_force = async {
+        for member in members {
+            while policies_of_files(member).await.is_none_or(|count| count < policies) {
+                tokio::time::sleep(READY_PAUSE).await;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(POLICIES_GRACE, in_force).await;
+}
+
+/// How many policies of the files a node has applied.
+async fn policies_of_files(member: &Member) -> Option<usize> {
+    let (_, body) = call(&member.server, Method::GET, "/v1/policies", Bytes::new()).await.ok()?;
+    let list: PolicyList = serde_json::from_slice(&body).ok()?;
+    Some(list.policies.iter().filter(|view| view.owner == OwnerName::Files).count())
 }
 
 /// Waits until one child ends; says which, and how.

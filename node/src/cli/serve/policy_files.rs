@@ -16,6 +16,8 @@ use crate::platform::Tokio;
 
 /// Between two proposals of the same policies.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Between two looks whether the node is ready. Short, since until the proposal the files' limits do not hold.
+const READY_PAUSE: Duration = Duration::from_millis(20);
 
 /// The folder named by `POLICIES`.
 pub(super) struct PolicyFiles {
@@ -45,6 +47,10 @@ impl Drop for Proposal {
 /// Proposes the policies until the cluster has taken or refused them.
 pub(super) fn propose(node: Arc<Node<Tokio>>, policies: Vec<Policy>) -> Proposal {
     Proposal(tokio::spawn(async move {
+        // Before that its own rules may be older than those in force.
+        while node.ready().is_err() {
+            tokio::time::sleep(READY_PAUSE).await;
+        }
         while !try_propose(&node, &policies).await {
             tokio::time::sleep(RETRY_PAUSE).await;
         }
@@ -53,10 +59,6 @@ pub(super) fn propose(node: Arc<Node<Tokio>>, policies: Vec<Policy>) -> Proposal
 
 /// Whether the matter is settled.
 async fn try_propose(node: &Node<Tokio>, policies: &[Policy]) -> bool {
-    // Before that its own rules may be older than those in force.
-    if node.ready().is_err() {
-        return false;
-    }
     if !differ(&node.rules(), policies) {
         tracing::info!(policies = policies.len(), "the policies in force are those of the files");
         return true;
