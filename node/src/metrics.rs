@@ -12,7 +12,9 @@ use prometheus::{
 use quorate_limits::{OnUnavailable, PolicyName};
 
 use crate::admission::{LimitReport, Unavailable, Verdict};
-use crate::node::ClusterStatus;
+use crate::gossip;
+use crate::node::{ClusterStatus, Node};
+use crate::platform::Platform;
 use crate::sync::lock;
 
 /// The most policies a door names in labels; what comes later is counted as [`OTHER`].
@@ -33,7 +35,8 @@ pub struct Metrics {
     decisions: IntCounterVec,
     seconds: HistogramVec,
     unavailable: IntCounterVec,
-    node: NodeGauges,
+    /// Held while it is brought up to date and read, so that scrapes at once do not add twice.
+    node: Mutex<NodeGauges>,
 }
 
 impl Metrics {
@@ -61,7 +64,7 @@ impl Metrics {
         let build = gauges("build_info", "Always 1; the version of the program.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         registry.register(Box::new(build))?;
-        let node = NodeGauges::new(&registry)?;
+        let node = Mutex::new(NodeGauges::new(&registry)?);
         Ok(Self { registry, decisions, seconds, unavailable, node })
     }
 
@@ -92,8 +95,9 @@ impl Metrics {
     ///
     /// # Errors
     /// When a metric cannot be written.
-    pub fn text(&self, status: &ClusterStatus, counters: usize, ready: bool) -> prometheus::Result<Vec<u8>> {
-        self.node.set(status, counters, ready);
+    pub fn text(&self, figures: &NodeFigures) -> prometheus::Result<Vec<u8>> {
+        let node = lock(&self.node);
+        node.set(figures);
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
@@ -199,7 +203,39 @@ fn find<'a>(table: &'a Table, policy: &PolicyName, limit: &str) -> Option<&'a Li
     table.get(policy)?.iter().find_map(|(name, counters)| (name == limit).then_some(counters))
 }
 
-/// Figures that are asked of the node whenever somebody scrapes.
+/// What is asked of the node whenever somebody scrapes.
+#[derive(Clone, Debug)]
+pub struct NodeFigures {
+    /// Whether it is ready.
+    pub ready: bool,
+    /// Counters it holds.
+    pub counters: usize,
+    /// Commands that wait to be sent or proposed.
+    pub waiting: usize,
+    /// Log entries it proposed since its start.
+    pub entries_proposed: u64,
+    /// Gossip packets since its start.
+    pub gossip: gossip::Counts,
+    /// What it knows of its cluster.
+    pub status: ClusterStatus,
+}
+
+impl NodeFigures {
+    /// Asks a node.
+    #[must_use]
+    pub fn of<P: Platform>(node: &Node<P>) -> Self {
+        Self {
+            ready: node.ready().is_ok(),
+            counters: node.counters(),
+            waiting: node.waiting(),
+            entries_proposed: node.entries_proposed(),
+            gossip: node.gossip_counts(),
+            status: node.status(),
+        }
+    }
+}
+
+/// [`NodeFigures`] as Prometheus sees them.
 struct NodeGauges {
     counters: IntGauge,
     ready: IntGauge,
@@ -213,6 +249,9 @@ struct NodeGauges {
     snapshot_index: IntGauge,
     members: IntGaugeVec,
     peers: IntGauge,
+    waiting: IntGauge,
+    entries: IntCounter,
+    packets: IntCounterVec,
 }
 
 impl NodeGauges {
@@ -224,6 +263,10 @@ impl NodeGauges {
         };
         let members = gauges("raft_members", "Members of the cluster by their part in Raft.", &["role"])?;
         registry.register(Box::new(members.clone()))?;
+        let packets = counters("gossip_packets_total", "Gossip packets by what became of them.", &["kind"])?;
+        registry.register(Box::new(packets.clone()))?;
+        let entries = IntCounter::new("quorate_admission_entries_total", "Log entries this node proposed as leader.")?;
+        registry.register(Box::new(entries.clone()))?;
         Ok(Self {
             counters: gauge("counters", "Counters this node holds.")?,
             ready: gauge("ready", "1 when this node has caught up since its start and is not draining.")?,
@@ -237,13 +280,29 @@ impl NodeGauges {
             snapshot_index: gauge("raft_snapshot_index", "Index of the last entry in this node's last snapshot.")?,
             members,
             peers: gauge("gossip_peers", "Nodes that gossip shows alive, this one included.")?,
+            waiting: gauge("admission_waiting", "Commands that wait to be sent to the leader or proposed.")?,
+            entries,
+            packets,
         })
     }
 
-    fn set(&self, status: &ClusterStatus, counters: usize, ready: bool) {
-        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        self.counters.set(number(counters as u64));
-        self.ready.set(ready.into());
+    fn set(&self, figures: &NodeFigures) {
+        self.set_counts(figures);
+        self.set_cluster(&figures.status);
+    }
+
+    fn set_counts(&self, figures: &NodeFigures) {
+        self.counters.set(number(figures.counters as u64));
+        self.ready.set(figures.ready.into());
+        self.waiting.set(number(figures.waiting as u64));
+        raise(&self.entries, figures.entries_proposed);
+        let gossip::Counts { sent, received, foreign, malformed } = figures.gossip;
+        for (kind, count) in [("sent", sent), ("received", received), ("foreign", foreign), ("malformed", malformed)] {
+            raise(&self.packets.with_label_values(&[kind]), count);
+        }
+    }
+
+    fn set_cluster(&self, status: &ClusterStatus) {
         self.policy_revision.set(number(status.revision));
         self.term.set(number(status.term));
         self.is_leader.set((status.leader == Some(status.id)).into());
@@ -257,6 +316,15 @@ impl NodeGauges {
         self.members.with_label_values(&["learner"]).set(number((status.members.len() - voters) as u64));
         self.peers.set(number(status.gossip_peers as u64));
     }
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// Brings a counter up to a total that is counted elsewhere.
+fn raise(counter: &IntCounter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
 }
 
 fn counters(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {

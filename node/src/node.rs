@@ -277,6 +277,12 @@ impl<P: Platform> Node<P> {
         self.queue.entries()
     }
 
+    /// Gossip packets since the start.
+    #[must_use]
+    pub fn gossip_counts(&self) -> crate::gossip::Counts {
+        self.gossip.counts()
+    }
+
     /// Who this node is.
     #[must_use]
     pub fn identity(&self) -> Identity {

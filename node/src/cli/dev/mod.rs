@@ -57,7 +57,9 @@ pub(super) async fn run(args: &DevArgs) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let members = members(args);
     let policies = match &args.policies {
-        Some(dir) => read_directory(dir).map_err(|errors| Failure::Wrong(errors.iter().map(ToString::to_string).collect()))?,
+        Some(dir) => {
+            read_directory(dir).map_err(|errors| Failure::Wrong(errors.iter().map(ToString::to_string).collect()))?
+        }
         None => Vec::new(),
     };
     let program = std::env::current_exe().map_err(failed)?;

@@ -10,6 +10,7 @@ use prometheus::TEXT_FORMAT;
 use serde_json::json;
 
 use super::{Doors, answer};
+use crate::metrics::NodeFigures;
 
 /// `GET /health`: the process answers.
 pub(super) async fn health() -> Response<Body> {
@@ -29,8 +30,7 @@ pub(super) async fn ready(State(doors): State<Arc<Doors>>) -> Response<Body> {
 
 /// `GET /metrics`.
 pub(super) async fn metrics(State(doors): State<Arc<Doors>>) -> Response<Body> {
-    let node = &doors.node;
-    match doors.metrics.text(&node.status(), node.counters(), node.ready().is_ok()) {
+    match doors.metrics.text(&NodeFigures::of(&doors.node)) {
         Ok(text) => {
             let mut response = Response::new(Body::from(text));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT_FORMAT));
