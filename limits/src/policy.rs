@@ -66,6 +66,8 @@ impl Limit {
 impl Policy {
     /// The most policies a cluster holds.
     pub const COUNT_MAX: u32 = 16_384;
+    /// The most overrides a policy has; the matcher never sees any behind them.
+    pub const OVERRIDES_MAX: usize = 1 << 16;
 }
 
 /// What the value of a descriptor's entry must be.

@@ -325,11 +325,13 @@ fn limit_raised_keeps_what_was_used() {
 fn counter_under_a_short_window_waits_for_the_longest_override() {
     let long = Limit { window_ns: 3600 * SECOND, ..limit("minute", Algorithm::FixedWindow, 3, 0) };
     assert_eq!(life_ns(&long), 3600 * SECOND);
-    let over = Override {
-        matches: vec![crate::KeyMatch { key: "slow".to_owned(), value: crate::ValueMatch::Any }],
-        limits: vec![long],
+    let short = Limit { window_ns: SECOND, ..long.clone() };
+    let on = |key: &str, limit: Limit| Override {
+        matches: vec![crate::KeyMatch { key: key.to_owned(), value: crate::ValueMatch::Any }],
+        limits: vec![limit],
     };
-    let mut world = World::new(vec![Policy { overrides: vec![over], ..with_limit("p", 5) }]);
+    let overrides = vec![on("slow", long), on("quick", short)];
+    let mut world = World::new(vec![Policy { overrides, ..with_limit("p", 5) }]);
     world.decide(&client("a", 3));
     world.pass(120 * SECOND).tick();
     assert_eq!(world.remaining("a"), 5);

@@ -441,6 +441,14 @@ fn settings_and_rules_keep_the_secret_out_of_debug_output() {
 }
 
 #[test]
+fn frozen_copies_and_rules_go_to_other_threads() {
+    fn goes<T: Send + Sync + 'static>() {}
+    goes::<Frozen>();
+    goes::<Rules>();
+    goes::<StateMachine>();
+}
+
+#[test]
 fn rules_already_handed_out_do_not_change() {
     let mut world = World::new(vec![policy("p")]);
     let before = world.machine.rules();
