@@ -131,7 +131,7 @@ impl Reader {
                 "CLUSTERS",
                 format!(
                     "entry {position}, {entry:?}, {why}; write HOST:DISCOVERY_PORT, comma separated, as in \
-                     CLUSTERS=10.0.0.7:50011,[fd00::8]:50011"
+                     CLUSTERS=10.0.0.1:50011,[fd00::1]:50011"
                 ),
             );
             ContactList::default()
