@@ -59,7 +59,9 @@ async fn check_batch(doors: &Doors, checks: Vec<CheckBody>) -> Response<Body> {
     };
     let asked = Instant::now();
     let decisions = doors.node.decide_all(&requests, DECISION_DEADLINE).await;
-    decisions.iter().for_each(|decision| count(doors, decision, asked));
+    for decision in &decisions {
+        count(doors, decision, asked);
+    }
     let result = |decision| match decision {
         Ok(verdict) => BatchResult::Decided(worded(&verdict)),
         Err(Unavailable { on_unavailable: OnUnavailable::Allow, .. }) => {
