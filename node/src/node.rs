@@ -19,7 +19,7 @@ use crate::consensus::founding::Founding;
 use crate::consensus::{Consensus, FEATURE_LEVEL, Link, PeerService, Tuning, autopilot};
 use crate::gossip::{Contacts, Datagrams, Gossip, Peer};
 use crate::platform::Platform;
-use crate::storage::{Disk, Identity};
+use crate::storage::{Disk, Identity, LogStore};
 use crate::transport::Transport;
 
 /// How long a founding command or the first read may take before it is tried again.
@@ -63,6 +63,7 @@ pub struct Node<P: Platform> {
     gossip: Arc<Gossip<P>>,
     caught_up: AtomicBool,
     draining: AtomicBool,
+    log: Arc<dyn LogStore>,
     refused: std::sync::Mutex<Option<String>>,
     refused_changed: Notify,
 }
@@ -110,6 +111,7 @@ impl<P: Platform> Node<P> {
             gossip,
             caught_up: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            log: Arc::clone(&disk.log),
             refused: std::sync::Mutex::default(),
             refused_changed: Notify::new(),
         });
@@ -281,6 +283,12 @@ impl<P: Platform> Node<P> {
     #[must_use]
     pub fn gossip_counts(&self) -> crate::gossip::Counts {
         self.gossip.counts()
+    }
+
+    /// Flushes of the log to the disk so far.
+    #[must_use]
+    pub fn flushes(&self) -> u64 {
+        self.log.flushes()
     }
 
     /// Who this node is.

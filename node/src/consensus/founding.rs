@@ -194,9 +194,13 @@ impl<P: Platform> Founding<P> {
     /// Why not all have promised, for people.
     pub async fn found(&self, members: BTreeMap<u64, String>) -> Result<(), String> {
         let me = self.identity();
+        if !members.contains_key(&me.node) {
+            return Err(format!("{} is not among the founders", me.name));
+        }
         let promise = match me.promise {
             Some(promise) if promise.members == members => promise,
             Some(promise) => return Err(format!("it has promised to found cluster {}", promise.cluster)),
+            None if me.cluster.is_some() => return Err(format!("{} is in a cluster already", me.name)),
             None => {
                 let promise = Promise { cluster: ClusterId(P::random().max(1)), members };
                 self.change(|identity| identity.promise = Some(promise.clone()))

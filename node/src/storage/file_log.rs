@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -41,6 +42,7 @@ pub struct FileLog {
     log: Arc<RwLock<Log>>,
     flushes: Option<Sender<FlushDone>>,
     flusher: Option<JoinHandle<()>>,
+    flushed: Arc<AtomicU64>,
 }
 
 impl FileLog {
@@ -77,13 +79,19 @@ impl FileLog {
     fn start(log: Log) -> io::Result<Self> {
         let log = Arc::new(RwLock::new(log));
         let (flushes, queue) = channel();
+        let flushed = Arc::new(AtomicU64::new(0));
         let thread = std::thread::Builder::new().name("log-flusher".to_owned()).spawn({
-            let log = log.clone();
-            move || run_flusher(&queue, || flush_and_wait(&log))
+            let (log, flushed) = (log.clone(), Arc::clone(&flushed));
+            move || {
+                run_flusher(&queue, || {
+                    flushed.fetch_add(1, Ordering::Relaxed);
+                    flush_and_wait(&log)
+                });
+            }
         })?;
         // A new log's first record is not durable yet; an identity must not be so before it.
         flush_and_wait(&log)?;
-        Ok(Self { log, flushes: Some(flushes), flusher: Some(thread) })
+        Ok(Self { log, flushes: Some(flushes), flusher: Some(thread), flushed })
     }
 
     fn write<T>(&self, change: impl FnOnce(&mut Log) -> io::Result<T>) -> io::Result<T> {
@@ -168,6 +176,10 @@ impl LogStore for FileLog {
         if let Some(done) = rejected {
             done(Err(failed_before()));
         }
+    }
+
+    fn flushes(&self) -> u64 {
+        self.flushed.load(Ordering::Relaxed)
     }
 }
 
