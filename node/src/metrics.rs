@@ -214,6 +214,8 @@ pub struct NodeFigures {
     pub waiting: usize,
     /// Log entries it proposed since its start.
     pub entries_proposed: u64,
+    /// Flushes of its log to the disk since its start.
+    pub flushes: u64,
     /// Gossip packets since its start.
     pub gossip: gossip::Counts,
     /// What it knows of its cluster.
@@ -229,6 +231,7 @@ impl NodeFigures {
             counters: node.counters(),
             waiting: node.waiting(),
             entries_proposed: node.entries_proposed(),
+            flushes: node.flushes(),
             gossip: node.gossip_counts(),
             status: node.status(),
         }
@@ -251,6 +254,7 @@ struct NodeGauges {
     peers: IntGauge,
     waiting: IntGauge,
     entries: IntCounter,
+    flushes: IntCounter,
     packets: IntCounterVec,
 }
 
@@ -267,6 +271,8 @@ impl NodeGauges {
         registry.register(Box::new(packets.clone()))?;
         let entries = IntCounter::new("quorate_admission_entries_total", "Log entries this node proposed as leader.")?;
         registry.register(Box::new(entries.clone()))?;
+        let flushes = IntCounter::new("quorate_storage_flushes_total", "Flushes of the log to the disk (fsync).")?;
+        registry.register(Box::new(flushes.clone()))?;
         Ok(Self {
             counters: gauge("counters", "Counters this node holds.")?,
             ready: gauge("ready", "1 when this node has caught up since its start and is not draining.")?,
@@ -282,6 +288,7 @@ impl NodeGauges {
             peers: gauge("gossip_peers", "Nodes that gossip shows alive, this one included.")?,
             waiting: gauge("admission_waiting", "Commands that wait to be sent to the leader or proposed.")?,
             entries,
+            flushes,
             packets,
         })
     }
@@ -296,6 +303,7 @@ impl NodeGauges {
         self.ready.set(figures.ready.into());
         self.waiting.set(number(figures.waiting as u64));
         raise(&self.entries, figures.entries_proposed);
+        raise(&self.flushes, figures.flushes);
         let gossip::Counts { sent, received, foreign, malformed } = figures.gossip;
         for (kind, count) in [("sent", sent), ("received", received), ("foreign", foreign), ("malformed", malformed)] {
             raise(&self.packets.with_label_values(&[kind]), count);

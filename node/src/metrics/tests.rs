@@ -34,6 +34,7 @@ fn figures() -> NodeFigures {
         counters: 12,
         waiting: 3,
         entries_proposed: 40,
+        flushes: 50,
         gossip: gossip::Counts { sent: 9, received: 8, foreign: 1, malformed: 0 },
         status: status(),
     }
@@ -128,6 +129,7 @@ fn scrape_shows_the_node_as_it_is_now() {
         "quorate_gossip_peers 3",
         "quorate_admission_waiting 3",
         "quorate_admission_entries_total 40",
+        "quorate_storage_flushes_total 50",
         r#"quorate_gossip_packets_total{kind="sent"} 9"#,
         r#"quorate_gossip_packets_total{kind="foreign"} 1"#,
     ] {

@@ -122,6 +122,11 @@ pub trait LogStore: Send + Sync + 'static {
     /// Makes all that was written so far durable, then calls `done`, from any thread. A store that fails or goes away
     /// first calls it with an error.
     fn flush(&self, done: FlushDone);
+    /// How often the disk was made to flush so far; several calls of [`flush`](LogStore::flush) may share one. 0 where
+    /// nobody counts.
+    fn flushes(&self) -> u64 {
+        0
+    }
 }
 
 /// Makes a snapshot's bytes; runs where blocking is allowed.
