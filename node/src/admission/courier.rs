@@ -59,7 +59,8 @@ impl<P: Platform> Courier<P> {
                 Some(PartOutcome::OlderDisk { highest }) => {
                     return SessionRefused(format!(
                         "this node starts for time {}, but the cluster has seen it start {highest} times: its data is \
-                         an older copy. Remove its data folder and let it join anew",
+                         an older copy. Remove its data folder and start it again under another \
+                         NODE_ID: it joins as a new member",
                         self.boot
                     ));
                 }

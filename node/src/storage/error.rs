@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// What to do with a node whose data cannot be trusted any more.
 const REJOIN: &str = "this node must not vote with what it has. If the other members hold a quorum, remove the data \
-                      folder of this node and start it again: it joins as a new member and copies the state from them";
+                      folder of this node and start it again under another NODE_ID: it joins as a new member \
+                      and copies the state from them";
 
 /// Why a data folder, or a file in it, could not be opened. The message says what to do.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,8 @@ use super::*;
 use crate::storage::log_tail::chunk_files;
 
 const REMEDY: &str = "this node must not vote with what it has. If the other members hold a quorum, remove the data \
-                      folder of this node and start it again: it joins as a new member and copies the state from them";
+                      folder of this node and start it again under another NODE_ID: it joins as a new member \
+                      and copies the state from them";
 
 const VOTE: Vote = Vote { term: 2, node: 7, committed: true };
 

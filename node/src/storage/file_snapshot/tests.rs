@@ -59,7 +59,8 @@ async fn a_refused_snapshot_names_file_damage_and_remedy() {
     let whole = fs::read(&path).unwrap();
     let file = path.display();
     let remedy = "this node must not vote with what it has. If the other members hold a quorum, remove the data folder \
-                  of this node and start it again: it joins as a new member and copies the state from them";
+                  of this node and start it again under another NODE_ID: it joins as a new member \
+                  and copies the state from them";
     let refused = |change: fn(&mut Vec<u8>)| {
         let mut bytes = whole.clone();
         change(&mut bytes);

@@ -4,7 +4,8 @@ use super::*;
 use crate::storage::{Identity, LogId, Record, Vote};
 
 const REMEDY: &str = "this node must not vote with what it has. If the other members hold a quorum, remove the data \
-                      folder of this node and start it again: it joins as a new member and copies the state from them";
+                      folder of this node and start it again under another NODE_ID: it joins as a new member \
+                      and copies the state from them";
 
 fn refusal(folder: &Path) -> String {
     Disk::open(folder).err().expect("a refusal").to_string()
