@@ -8,8 +8,8 @@ use axum::http::Method;
 use quorate_crds::api::{PolicyChanged, PolicySet};
 use quorate_crds::{QuotaPolicy, read_directory};
 
-use super::Failure;
 use super::admin_client::{call, error_text};
+use super::{Failure, count};
 
 /// Arguments of `ratelimiter apply`.
 #[derive(clap::Args, Clone, Debug)]
@@ -36,6 +36,6 @@ pub(super) async fn run(args: &ApplyArgs) -> Result<(), Failure> {
     }
     let changed: PolicyChanged = serde_json::from_slice(&body)
         .map_err(|error| Failure::Failed(format!("{} is no limiter: {error}", args.server)))?;
-    println!("{} policies in force, revision {}", policies.len(), changed.revision);
+    println!("{} in force, revision {}", count(policies.len(), "policy", "policies"), changed.revision);
     Ok(())
 }

@@ -17,7 +17,7 @@ mod validate;
 
 /// A distributed rate limiter: a node, and the tools around it.
 #[derive(clap::Parser, Clone, Debug)]
-#[command(name = "ratelimiter", version, about, args_conflicts_with_subcommands = true)]
+#[command(name = "ratelimiter", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
     /// Without a command, a node is served.
     #[command(subcommand)]
@@ -69,6 +69,11 @@ enum Failure {
     Wrong(Vec<String>),
     /// It could not be done.
     Failed(String),
+}
+
+/// So many of something, in words: `1 policy`, `2 policies`.
+fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 fn fail(failure: Failure) -> ExitCode {
