@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use clap::{Args as _, CommandFactory as _};
 
 use super::*;
@@ -263,4 +265,13 @@ fn wrong_values_are_told_all_at_once() {
     .unwrap_err();
     let settings: Vec<_> = errors.iter().map(|error| error.split(' ').next().unwrap()).collect();
     assert_eq!(settings, ["RATE_RESET", "LOG", "LOG_FORMAT", "DNS_SERVER", "DRAIN_DELAY"], "{errors:#?}");
+}
+
+#[test]
+fn every_setting_is_documented() {
+    let command = ServeArgs::augment_args(clap::Command::new("ratelimiter"));
+    let settings: BTreeSet<_> = command.get_arguments().map(|arg| arg.get_env().unwrap().to_str().unwrap()).collect();
+    let heading = |line: &'static str| line.strip_prefix("#### `")?.strip_suffix('`');
+    let page = include_str!("../../../docs/configuration.md");
+    assert_eq!(page.lines().filter_map(heading).collect::<BTreeSet<_>>(), settings, "docs/configuration.md");
 }

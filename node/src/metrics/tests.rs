@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use quorate_limits::OnUnavailable;
@@ -135,4 +136,17 @@ fn scrape_shows_the_node_as_it_is_now() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }
+}
+
+#[test]
+fn every_metric_is_documented() {
+    let metrics = Metrics::new().unwrap();
+    // Metrics with labels show once their labels are used.
+    let _door = metrics.door("http");
+    let text = text(&metrics);
+    let names: BTreeSet<_> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE quorate_")?.split(' ').next()).collect();
+    let row = |line: &'static str| line.strip_prefix("| `quorate_")?.split(['`', '{']).next();
+    let page = include_str!("../../../docs/operation.md");
+    assert_eq!(page.lines().filter_map(row).collect::<BTreeSet<_>>(), names, "docs/operation.md");
 }

@@ -216,6 +216,19 @@ async fn openapi_describes_every_route_and_no_other() {
     assert_eq!(described, routes);
 }
 
+#[test]
+fn every_route_is_documented() {
+    let document: Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
+    let mut routes = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let methods = item.as_object().unwrap().keys().filter(|key| !matches!(key.as_str(), "parameters" | "servers"));
+        routes.extend(methods.map(|method| format!("{} {path}", method.to_ascii_uppercase())));
+    }
+    let heading = |line: &'static str| Some(line.strip_prefix("### `")?.strip_suffix('`')?.to_owned());
+    let page = include_str!("../../../../docs/http.md");
+    assert_eq!(page.lines().filter_map(heading).collect::<BTreeSet<_>>(), routes, "docs/http.md");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn openapi_refers_only_to_what_it_holds() {
     let document: Value = get(&Alone::unfounded().await.data, "/openapi.json").await.json();
