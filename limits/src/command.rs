@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::machine::Settings;
 use crate::policy::{Owner, Policy, PolicyId, PolicyName};
+use crate::settings::Settings;
 use crate::time::ClusterTime;
 
 /// The 128-bit identity of a counter: a keyed hash of policy, limit name, algorithm, `countBy` keys and their values.

@@ -1,8 +1,9 @@
 //! Bugs of a forerunner with the same API, each with a test that fails when it is put back.
 
 use crate::command::Outcome;
-use crate::machine::{Settings, StateMachine};
+use crate::machine::StateMachine;
 use crate::policy::{Algorithm, Policy};
+use crate::settings::Settings;
 use crate::testing::{SECOND, World, client, limit, policy, settings};
 use crate::time::ClusterTime;
 

@@ -24,6 +24,7 @@ pub mod policy;
 mod policy_table;
 pub mod request;
 pub mod sessions;
+mod settings;
 mod shard;
 pub mod snapshot;
 #[cfg(test)]
@@ -35,11 +36,12 @@ pub use command::{
     Batch, Charge, Command, CounterId, Decision, LimitState, Outcome, Part, PartOutcome, PolicyChange, PolicyConflict,
     PolicyOutcome, Sequence, SessionId,
 };
-pub use machine::{Settings, StateMachine};
+pub use machine::StateMachine;
 pub use matcher::{Matched, Rules};
 pub use policy::{
     Algorithm, Enforcement, KeyMatch, Limit, OnUnavailable, Override, Owner, Policy, PolicyId, PolicyName, ValueMatch,
 };
 pub use request::{Descriptor, Request};
+pub use settings::Settings;
 pub use snapshot::{Frozen, SnapshotError};
 pub use time::ClusterTime;

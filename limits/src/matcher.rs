@@ -9,10 +9,10 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::command::{Charge, CounterId};
 use crate::conditions::{ConditionIndex, all_hold, value_of};
-use crate::machine::Settings;
 use crate::policy::{Enforcement, KeyMatch, Limit, Owner, Policy, PolicyId, PolicyName, ValueMatch};
 use crate::policy_table::PolicyTable;
 use crate::request::{Descriptor, Request};
+use crate::settings::Settings;
 
 /// What a request meets.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,10 +17,10 @@ use crate::algorithm::CounterState;
 use crate::command::CounterId;
 use crate::counters::Counters;
 use crate::decide::Scene;
-use crate::machine::Settings;
 use crate::policy::{Algorithm, PolicyId};
 use crate::policy_table::{PolicyTable, StoredTable};
 use crate::sessions::{Sessions, StoredSessions};
+use crate::settings::Settings;
 use crate::shard::Counter;
 use crate::time::ClusterTime;
 

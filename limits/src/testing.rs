@@ -6,9 +6,10 @@ use std::sync::Arc;
 use crate::command::{
     Batch, Command, Decision, Outcome, Part, PartOutcome, PolicyChange, PolicyOutcome, Sequence, SessionId,
 };
-use crate::machine::{Settings, StateMachine};
+use crate::machine::StateMachine;
 use crate::policy::{Algorithm, Enforcement, Limit, OnUnavailable, Owner, Policy, PolicyName};
 use crate::request::{Descriptor, Request};
+use crate::settings::Settings;
 use crate::time::ClusterTime;
 
 pub const SECOND: u64 = 1_000_000_000;

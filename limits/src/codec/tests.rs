@@ -9,8 +9,8 @@ use crate::command::{
     Charge, Command, CounterId, Decision, LimitState, Outcome, Part, PolicyChange, PolicyConflict, PolicyOutcome,
     SessionId,
 };
-use crate::machine::Settings;
 use crate::policy::{Owner, PolicyId};
+use crate::settings::Settings;
 use crate::testing::{policy, policy_name};
 
 fn charges() -> impl Strategy<Value = Vec<Charge>> {

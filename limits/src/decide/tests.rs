@@ -2,8 +2,8 @@
 
 use crate::algorithm::life_ns;
 use crate::command::{Charge, Command, Decision, Outcome, PolicyChange};
-use crate::machine::Settings;
 use crate::policy::{Algorithm, Enforcement, Limit, Override, Owner, Policy};
+use crate::settings::Settings;
 use crate::testing::{SECOND, World, client, decision, limit, policy, policy_name, request, settings};
 use crate::time::ClusterTime;
 

@@ -23,7 +23,6 @@ use super::wire::{
 };
 use crate::admission::LeaderQueue;
 use crate::platform::Platform;
-use crate::storage::ClusterId;
 use crate::sync::lock;
 use crate::transport::Service;
 
@@ -198,10 +197,5 @@ impl<P: Platform> PeerService<P> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             feature_level: FEATURE_LEVEL,
         }
-    }
-
-    /// The cluster this node answers for.
-    pub fn cluster(&self) -> Option<ClusterId> {
-        self.consensus.link().cluster()
     }
 }
