@@ -317,6 +317,12 @@ impl Node {
         self.address
     }
 
+    /// Its data folder, as first planned.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
     /// Where it answers requests.
     #[must_use]
     pub fn data(&self) -> SocketAddr {

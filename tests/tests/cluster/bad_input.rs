@@ -18,7 +18,7 @@ async fn running_cluster_wrong_requests_come_each_is_told_what_is_wrong_and_noth
     let rate = |action: &str, query: &str| (format!("/rate/{action}{query}"), String::new());
     let long = "x".repeat(257);
     let many = format!(r#"{{"checks":[{}]}}"#, vec![r#"{"descriptors":[]}"#; 1001].join(","));
-    let huge = format!(r#"{{"domain":"{}"}}"#, "x".repeat(4 << 20));
+    let huge = format!(r#"{{"domain":"{}"}}"#, "x".repeat(300 << 10));
     let acme = r#"{"key":"client_id","value":"acme"}"#;
     let hits = |hits: &str| check(&format!(r#"{{"descriptors":[[{acme}]],"hits":{hits}}}"#));
     let cases: Vec<Case> = [
@@ -56,7 +56,7 @@ async fn running_cluster_wrong_requests_come_each_is_told_what_is_wrong_and_noth
         ("hits below zero", &post, hits("-1"), 400, &["hits"]),
         ("1001 checks", &post, check(&many), 400, &["1001", "1000"]),
         ("checks and hits", &post, check(r#"{"checks":[],"hits":1}"#), 400, &["checks"]),
-        ("body of 4 MiB", &post, check(&huge), 413, &[]),
+        ("body of 300 KiB", &post, check(&huge), 413, &[]),
         ("change on the data port", &put, ("/v1/policies/default/x".to_owned(), "{}".to_owned()), 404, &[]),
         (
             "policy that is not there",

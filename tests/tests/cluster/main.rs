@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod bad_settings;
+mod disks;
 mod drain;
 mod exactness;
 mod failover;
