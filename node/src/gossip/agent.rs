@@ -247,8 +247,12 @@ impl<P: Platform> Agent<P> {
             let someone = Id(Arc::new(Peer { node: ANYONE, gossip_address, ..Peer::clone(&me) }));
             self.drive("an announcement", |foca, output| foca.announce(someone, output));
         }
-        let alone = self.foca.num_members() < self.expected;
-        self.round_due = P::now() + if alone { CONTACTS_PERIOD_ALONE } else { CONTACTS_PERIOD };
+        self.round_due = P::now() + if self.is_alone() { CONTACTS_PERIOD_ALONE } else { CONTACTS_PERIOD };
+    }
+
+    /// Whether fewer peers are known than the contacts name.
+    fn is_alone(&self) -> bool {
+        self.foca.num_members() < self.expected
     }
 
     /// Runs one step of foca and carries out what it asks for.
@@ -270,6 +274,10 @@ impl<P: Platform> Agent<P> {
         }
         if *self.foca.identity() != before {
             self.announce_new_record();
+        }
+        if self.is_alone() {
+            // Whoever restarted meanwhile drops packets for its former record, so only an announcement reaches it.
+            self.round_due = self.round_due.min(P::now() + CONTACTS_PERIOD_ALONE);
         }
         self.flush();
         self.publish();
