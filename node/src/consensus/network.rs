@@ -29,8 +29,10 @@ use crate::transport::Lane;
 const APPEND_TIMEOUT: Duration = Duration::from_millis(300);
 /// How much of a snapshot travels in one frame.
 const SNAPSHOT_PIECE_LEN: usize = 1 << 20;
-/// How long one piece may take, installing the whole included.
-const SNAPSHOT_PIECE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long one piece may take. A lost answer holds the follower up for as long.
+const SNAPSHOT_PIECE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The last piece is answered when the whole is installed; another second for each of so many bytes.
+const SNAPSHOT_INSTALLED_PER_SECOND: usize = 32 << 20;
 
 /// Makes openraft's connections.
 pub struct Network<P: Platform> {
@@ -132,7 +134,9 @@ impl<P: Platform> Connection<P> {
                 offset: offset as u64,
                 bytes: image[offset..end].to_vec(),
             };
-            let body = self.call(Kind::Snapshot, Lane::Snapshot, wire::encode(&piece), SNAPSHOT_PIECE_TIMEOUT).await?;
+            let installing = Duration::from_secs((end / SNAPSHOT_INSTALLED_PER_SECOND) as u64);
+            let limit = SNAPSHOT_PIECE_TIMEOUT + installing;
+            let body = self.call(Kind::Snapshot, Lane::Snapshot, wire::encode(&piece), limit).await?;
             match wire::decode(&body).map_err(|error| unreadable(&error))? {
                 SnapshotAnswer::Installed(vote) => return Ok(vote_to_raft::<P>(vote)),
                 SnapshotAnswer::Continue(at) => offset = usize::try_from(at).unwrap_or(0).min(image.len()),
@@ -206,7 +210,7 @@ impl<P: Platform> RaftNetworkV2<Types<P>> for Connection<P> {
         Ok(if accepted {
             Ok(())
         } else {
-            Err(TransferLeaderError::LogNotFlushed { expected: req.last_log_id().copied(), actual: None })
+            Err(TransferLeaderError::LogNotFlushed { expected: req.last_log_id().cloned(), actual: None })
         })
     }
 
