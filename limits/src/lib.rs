@@ -11,6 +11,8 @@
 
 pub mod algorithm;
 pub mod autopilot;
+#[cfg(feature = "deliberate-bugs")]
+pub mod bugs;
 pub mod codec;
 pub mod command;
 mod conditions;

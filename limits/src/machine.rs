@@ -75,6 +75,10 @@ impl StateMachine {
     /// of policies, which costs a walk over the policies of the domains it touches.
     pub fn apply(&mut self, batch: &Batch) -> Vec<PartOutcome> {
         self.state.now = self.state.now.max(batch.stamp);
+        #[cfg(feature = "deliberate-bugs")]
+        if crate::bugs::time_without_max() {
+            self.state.now = batch.stamp;
+        }
         let counters_before = self.state.counters.len();
         let mut touched = BTreeSet::new();
         let outcomes = batch.parts.iter().map(|part| self.apply_part(part, &mut touched)).collect();

@@ -21,6 +21,7 @@ thread_local! {
 /// Switches to this bug, or to none, on this thread.
 pub fn set(bug: Option<Bug>) {
     ACTIVE.set(bug);
+    quorate_limits::bugs::set_time_without_max(bug == Some(Bug::TimeWithoutMax));
 }
 
 /// Whether the bug is switched on, on this thread.

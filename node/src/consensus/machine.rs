@@ -112,7 +112,6 @@ impl<P: Platform> Machine<P> {
     }
 
     /// The state, shared with whoever matches and reads.
-    #[must_use]
     pub fn state(&self) -> Arc<State> {
         Arc::clone(&self.state)
     }

@@ -1,6 +1,5 @@
 //! What happened in a run, in order: for people, and as a hash to compare two runs by.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
@@ -10,14 +9,11 @@ use quorate_node::platform::Platform as _;
 
 use super::Sim;
 
-/// Events kept for people.
-const TAIL_LEN: usize = 120;
-
 /// The events of one run.
 #[derive(Debug)]
 pub struct History {
     begun: SimInstant,
-    tail: VecDeque<String>,
+    events: Vec<String>,
     hash: u64,
     violation: Option<String>,
 }
@@ -26,7 +22,7 @@ impl History {
     /// Begins now. To be called inside the simulator.
     #[must_use]
     pub fn begin() -> Self {
-        Self { begun: Sim::now(), tail: VecDeque::new(), hash: 0xcbf2_9ce4_8422_2325, violation: None }
+        Self { begun: Sim::now(), events: Vec::new(), hash: 0xcbf2_9ce4_8422_2325, violation: None }
     }
 
     /// Virtual time since the beginning.
@@ -39,10 +35,7 @@ impl History {
     pub fn note(&mut self, event: fmt::Arguments<'_>) {
         let line = format!("{:>10.6} {event}", self.elapsed().as_secs_f64());
         self.mix(line.as_bytes());
-        if self.tail.len() == TAIL_LEN {
-            self.tail.pop_front();
-        }
-        self.tail.push_back(line);
+        self.events.push(line);
     }
 
     /// Takes something into the hash that is too much for people.
@@ -64,10 +57,10 @@ impl History {
         self.violation.as_deref()
     }
 
-    /// The last events.
+    /// All events, taken out.
     #[must_use]
-    pub fn tail(&self) -> Vec<String> {
-        self.tail.iter().cloned().collect()
+    pub fn take_events(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.events)
     }
 
     /// A hash over all events.

@@ -12,10 +12,13 @@ use quorate_node::node::{Node, NodeOptions};
 use quorate_node::platform::Platform as _;
 use tokio::sync::oneshot;
 
-use super::disk::SimDisk;
+use super::disk::{FlushTime, SimDisk};
 use super::history::History;
 use super::network::{Incarnation, Network, SimContacts, SimDatagrams, SimTransport, gossip_address, raft_address};
 use super::{Sim, chance};
+
+/// Between two looks at something that sends no signal.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How a world is made.
 #[derive(Clone, Debug)]
@@ -28,6 +31,8 @@ pub struct Shape {
     pub policies: Vec<Policy>,
     /// Timing and sizes of consensus.
     pub tuning: Tuning,
+    /// Of a thousand disks so many flush slowly.
+    pub slow_disks_permille: u64,
 }
 
 impl Shape {
@@ -86,7 +91,10 @@ impl World {
     /// A world in which nothing runs yet.
     #[must_use]
     pub fn new(shape: Shape, history: Arc<Mutex<History>>) -> Arc<Self> {
-        let host = |_| Host { disk: SimDisk::default(), running: None, starting: false };
+        let flush_time =
+            |slow| FlushTime { max: Duration::from_millis(if slow { 40 } else { 2 }), ..FlushTime::default() };
+        let disk = || SimDisk::new(flush_time(chance::happens(shape.slow_disks_permille)));
+        let host = |_| Host { disk: disk(), running: None, starting: false };
         let hosts = Mutex::new((0..shape.hosts()).map(host).collect());
         Arc::new(Self { shape, network: Arc::default(), hosts, history })
     }
@@ -145,6 +153,13 @@ impl World {
         }
     }
 
+    /// Waits until there is a cluster.
+    pub async fn founded(&self) {
+        while !self.all_running().iter().any(|running| running.node.rules().founded()) {
+            Sim::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
     /// Starts a host's node on its disk, unless it runs already.
     pub async fn start(self: &Arc<Self>, host: usize) {
         let disk = {
@@ -200,6 +215,13 @@ impl World {
         true
     }
 
+    /// Everything stops; nothing keeps anything else in memory any more.
+    pub fn end(&self) {
+        for host in 0..self.shape.hosts() {
+            self.crash(host);
+        }
+    }
+
     /// The host's disk, to be tampered with.
     #[must_use]
     pub fn disk(&self, host: usize) -> SimDisk {
@@ -207,6 +229,9 @@ impl World {
     }
 
     /// Waits until `found` finds something, at most `limit`.
+    ///
+    /// # Errors
+    /// When it has found nothing by then.
     pub async fn eventually<T>(&self, limit: Duration, mut found: impl FnMut(&Self) -> Option<T>) -> io::Result<T> {
         let until = Sim::now() + limit;
         loop {
@@ -216,7 +241,7 @@ impl World {
             if Sim::now() >= until {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            Sim::sleep(Duration::from_millis(10)).await;
+            Sim::sleep(LOOK_INTERVAL).await;
         }
     }
 }

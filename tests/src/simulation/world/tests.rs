@@ -6,7 +6,13 @@ use super::*;
 #[test]
 fn empty_nodes_found_a_cluster_and_decide() {
     SimRuntime::with_seed(1).block_on(async {
-        let shape = Shape { founders: 3, latecomers: 0, policies: Vec::new(), tuning: Tuning::default() };
+        let shape = Shape {
+            founders: 3,
+            latecomers: 0,
+            policies: Vec::new(),
+            tuning: Tuning::default(),
+            slow_disks_permille: 0,
+        };
         let world = World::new(shape, Arc::new(Mutex::new(History::begin())));
         for host in 0..3 {
             world.start(host).await;

@@ -1,0 +1,8 @@
+//! What a run must keep, whatever breaks.
+//!
+//! The [`ledger`] watches every step of every state machine and holds it against slow and obvious [`reference`]
+//! counters; the [`witness`] holds what clients were told against the ledger.
+
+pub mod ledger;
+pub mod reference;
+pub mod witness;
