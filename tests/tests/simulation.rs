@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test panics to fail")]
 
 use quorate_node::bugs::Bug;
+use quorate_tests::cluster::figure;
 use quorate_tests::simulation::campaign::{self, Campaign};
 use quorate_tests::simulation::run;
 
@@ -13,7 +14,7 @@ fn setting(name: &str, unless_set: u64) -> u64 {
 #[test]
 fn every_seed_keeps_every_promise() {
     let campaign: Campaign = campaign::campaign(setting("FIRST", 0), setting("SEEDS", 500), 2);
-    println!("{}", campaign.summary());
+    figure(&format!("simulation: {}", campaign.summary()));
     if let Some(failed) = campaign.failed() {
         panic!("{failed}");
     }
@@ -27,7 +28,7 @@ fn assert_caught(bug: Bug, seeds: u64) {
         Some((seed, violation))
     });
     let (seed, violation) = caught.unwrap_or_else(|| panic!("{bug:?} was not caught in {seeds} seeds"));
-    println!("{bug:?} was caught by seed {seed}: {violation}");
+    figure(&format!("{bug:?} was caught by seed {seed}: {violation}"));
     assert_eq!(run::run(seed, None).violation, None, "seed {seed} fails without the bug too");
 }
 
