@@ -105,8 +105,17 @@ pub enum UnavailableReason {
     Overloaded,
     /// The policy's share of counters is used up and the request needs a new one.
     CountersFull,
-    /// The node is stopping.
-    Stopping,
+}
+
+impl UnavailableReason {
+    /// Whether what was asked may have taken effect all the same.
+    #[must_use]
+    pub fn may_have_taken_effect(self) -> bool {
+        match self {
+            Self::Deadline => true,
+            Self::NotJoined | Self::Overloaded | Self::CountersFull => false,
+        }
+    }
 }
 
 impl fmt::Display for UnavailableReason {
@@ -116,7 +125,6 @@ impl fmt::Display for UnavailableReason {
             Self::Deadline => "no decision in time; the cluster may be without a leader",
             Self::Overloaded => "too many requests are waiting on this node",
             Self::CountersFull => "the policy has used up its share of counters and this request needs a new one",
-            Self::Stopping => "this node is stopping",
         })
     }
 }

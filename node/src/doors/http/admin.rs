@@ -151,7 +151,8 @@ async fn change(doors: &Doors, change: PolicyChange) -> Response<Body> {
     match doors.node.change_policies(change, CHANGE_DEADLINE).await {
         Ok(outcome) => worded(&outcome),
         Err(unavailable) => {
-            let text = format!("{}; the change may have been made: send it again", unavailable.reason);
+            let effect = if unavailable.reason.may_have_taken_effect() { "may have been" } else { "was not" };
+            let text = format!("{}; the change {effect} made: send it again", unavailable.reason);
             answer::error(StatusCode::SERVICE_UNAVAILABLE, text)
         }
     }
