@@ -128,11 +128,11 @@ impl<P: Platform> Node<P> {
 
     /// From an empty disk (or a restart) to a member that has caught up.
     async fn join(self: Arc<Self>) {
-        if let Some(members) = self.founding.run(self.options.bootstrap_expect).await {
-            if let Err(reason) = self.consensus.initialize(members).await {
-                self.refuse(reason);
-                return;
-            }
+        if let Some(members) = self.founding.run(self.options.bootstrap_expect).await
+            && let Err(reason) = self.consensus.initialize(members).await
+        {
+            self.refuse(reason);
+            return;
         }
         P::spawn(Arc::clone(&self).hold_session());
         P::spawn(Arc::clone(&self).found());

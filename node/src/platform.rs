@@ -25,11 +25,13 @@ pub trait Platform: Copy + Debug + Default + Eq + Ord + Send + Sync + 'static {
     }
 
     /// Waits.
+    #[must_use]
     fn sleep(span: Duration) -> <Self::Rt as AsyncRuntime>::Sleep {
         Self::Rt::sleep(span)
     }
 
     /// The monotonic clock.
+    #[must_use]
     fn now() -> Instant<Self> {
         Instant::<Self>::now()
     }
@@ -43,6 +45,7 @@ pub trait Platform: Copy + Debug + Default + Eq + Ord + Send + Sync + 'static {
     }
 
     /// A random number.
+    #[must_use]
     fn random() -> u64 {
         use rand::Rng as _;
         Self::Rt::thread_rng().next_u64()

@@ -112,6 +112,7 @@ impl<P: Platform> Machine<P> {
     }
 
     /// The state, shared with whoever matches and reads.
+    #[must_use]
     pub fn state(&self) -> Arc<State> {
         Arc::clone(&self.state)
     }

@@ -210,7 +210,7 @@ impl<P: Platform> RaftNetworkV2<Types<P>> for Connection<P> {
         Ok(if accepted {
             Ok(())
         } else {
-            Err(TransferLeaderError::LogNotFlushed { expected: req.last_log_id().cloned(), actual: None })
+            Err(TransferLeaderError::LogNotFlushed { expected: req.last_log_id().copied(), actual: None })
         })
     }
 

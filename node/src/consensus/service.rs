@@ -58,6 +58,7 @@ fn malformed(_: io::Error) -> Refusal {
     Refusal::Malformed
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "it closes functions that answer or refuse")]
 fn reply<T: Serialize>(value: &T) -> Answer {
     Ok(wire::encode(value))
 }

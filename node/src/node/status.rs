@@ -49,7 +49,7 @@ pub struct ClusterStatus {
     pub name: String,
     /// Leader, Follower, Candidate or Learner.
     pub state: &'static str,
-    /// The leader's Raft id.
+    /// The leader's Raft id; `None` too when this node leads without a quorum.
     pub leader: Option<u64>,
     /// The term.
     pub term: u64,
@@ -90,6 +90,10 @@ impl<P: Platform> Node<P> {
             feature_level: None,
             reachable: *id == metrics.id || self.gossip.is_alive(*id),
         });
+        let quorum_acked = metrics.last_quorum_acked.map(|acked| acked.elapsed());
+        // A leader that lost its quorum does not know of another; it leads nobody. One that is the only voter needs none
+        // but itself, and openraft counts no acknowledgement then.
+        let alone = voters.len() > 1 && quorum_acked.is_some_and(|ago| ago > 2 * self.options.tuning.election_max);
         ClusterStatus {
             cluster: self.consensus.link().cluster(),
             id: metrics.id,
@@ -100,16 +104,14 @@ impl<P: Platform> Node<P> {
                 ServerState::Learner => "Learner",
                 ServerState::Follower | ServerState::Shutdown => "Follower",
             },
-            leader: metrics.current_leader,
+            leader: metrics.current_leader.filter(|leader| !(alone && *leader == metrics.id)),
             term: metrics.current_term,
             revision: self.rules().revision(),
             last_log: metrics.last_log_index,
             committed: metrics.local_committed.map(|id| (id.index(), **id.committed_leader_id())),
             applied: metrics.last_applied.map(|id| id.index()),
             snapshot: metrics.snapshot.map(|id| (id.index(), **id.committed_leader_id())),
-            quorum_acked_ms: metrics
-                .last_quorum_acked
-                .map(|acked| u64::try_from(acked.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            quorum_acked_ms: quorum_acked.map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
             membership_index: metrics.membership_config.log_id().as_ref().map(openraft::LogId::index),
             members: members.collect(),
             gossip_peers: self.gossip.peers().len(),

@@ -42,7 +42,7 @@ pub struct FileLog {
     log: Arc<RwLock<Log>>,
     flushes: Option<Sender<FlushDone>>,
     flusher: Option<JoinHandle<()>>,
-    flushed: Arc<AtomicU64>,
+    flush_count: Arc<AtomicU64>,
 }
 
 impl FileLog {
@@ -79,19 +79,19 @@ impl FileLog {
     fn start(log: Log) -> io::Result<Self> {
         let log = Arc::new(RwLock::new(log));
         let (flushes, queue) = channel();
-        let flushed = Arc::new(AtomicU64::new(0));
+        let count = Arc::new(AtomicU64::new(0));
         let thread = std::thread::Builder::new().name("log-flusher".to_owned()).spawn({
-            let (log, flushed) = (log.clone(), Arc::clone(&flushed));
+            let (log, count) = (log.clone(), Arc::clone(&count));
             move || {
                 run_flusher(&queue, || {
-                    flushed.fetch_add(1, Ordering::Relaxed);
+                    count.fetch_add(1, Ordering::Relaxed);
                     flush_and_wait(&log)
                 });
             }
         })?;
         // A new log's first record is not durable yet; an identity must not be so before it.
         flush_and_wait(&log)?;
-        Ok(Self { log, flushes: Some(flushes), flusher: Some(thread), flushed })
+        Ok(Self { log, flushes: Some(flushes), flusher: Some(thread), flush_count: count })
     }
 
     fn write<T>(&self, change: impl FnOnce(&mut Log) -> io::Result<T>) -> io::Result<T> {
@@ -179,7 +179,7 @@ impl LogStore for FileLog {
     }
 
     fn flushes(&self) -> u64 {
-        self.flushed.load(Ordering::Relaxed)
+        self.flush_count.load(Ordering::Relaxed)
     }
 }
 
