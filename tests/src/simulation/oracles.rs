@@ -1,6 +1,6 @@
 //! What a run must keep, whatever breaks.
 //!
-//! The [`ledger`] watches every step of every state machine and holds it against slow and obvious [`reference`]
+//! The [`ledger`] watches every step of every state machine and holds it against slow and obvious [`mod@reference`]
 //! counters; the [`witness`] holds what clients were told against the ledger.
 
 pub mod ledger;
