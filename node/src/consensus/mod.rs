@@ -2,6 +2,7 @@
 //!
 //! No openraft type leaves this module but through the log adapter of `storage`.
 
+mod acknowledged;
 pub mod autopilot;
 mod clock;
 mod convert;

@@ -16,6 +16,7 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 
+use super::acknowledged::Acknowledged;
 use super::convert::{decode_payload, encode_payload, log_id_from_raft, log_id_to_raft, vote_from_raft, vote_to_raft};
 use super::link::{CallError, Link};
 use super::types::{Member, Types};
@@ -37,12 +38,13 @@ const SNAPSHOT_INSTALLED_PER_SECOND: usize = 32 << 20;
 /// Makes openraft's connections.
 pub struct Network<P: Platform> {
     link: Arc<Link<P>>,
+    acknowledged: Arc<Acknowledged>,
 }
 
 impl<P: Platform> Network<P> {
     /// A network over `link`.
     pub fn new(link: Arc<Link<P>>) -> Self {
-        Self { link }
+        Self { link, acknowledged: Arc::default() }
     }
 }
 
@@ -51,12 +53,14 @@ pub struct Connection<P: Platform> {
     link: Arc<Link<P>>,
     target: u64,
     lane: Lane,
+    acknowledged: Arc<Acknowledged>,
     platform: PhantomData<P>,
 }
 
 impl<P: Platform> Network<P> {
     fn connection(&self, target: u64, lane: Lane) -> Connection<P> {
-        Connection { link: Arc::clone(&self.link), target, lane, platform: PhantomData }
+        let acknowledged = Arc::clone(&self.acknowledged);
+        Connection { link: Arc::clone(&self.link), target, lane, acknowledged, platform: PhantomData }
     }
 }
 
@@ -96,6 +100,34 @@ fn unreadable<P: Platform>(error: &io::Error) -> RPCError<Types<P>> {
 impl<P: Platform> Connection<P> {
     async fn call(&self, kind: Kind, lane: Lane, body: Bytes, limit: Duration) -> Result<Bytes, RPCError<Types<P>>> {
         Ok(self.link.call(self.target, kind, lane, &body, limit).await?)
+    }
+
+    /// Takes note of what the follower acknowledges.
+    ///
+    /// # Errors
+    /// It lacks what it acknowledged before: openraft must not see that answer.
+    fn watch(&self, append: &Append, answer: &AppendAnswer) -> Result<(), RPCError<Types<P>>> {
+        let prev = append.prev.map(|id| id.index);
+        let has = match answer {
+            AppendAnswer::Success => append.records.last().map(|record| record.id.index).or(prev),
+            AppendAnswer::Partial(id) => id.map(|id| id.index),
+            AppendAnswer::Conflict | AppendAnswer::HigherVote(_) => None,
+        };
+        if let Some(index) = has {
+            self.acknowledged.note(self.target, append.vote, index);
+        }
+        let (AppendAnswer::Conflict, Some(prev)) = (answer, prev) else { return Ok(()) };
+        let Some(loss) = self.acknowledged.lost(self.target, append.vote, prev) else { return Ok(()) };
+        let reason = format!(
+            "node {:016x} had the log up to entry {} and lacks entry {} now: its data is an older copy",
+            self.target, loss.acknowledged, loss.lacks
+        );
+        if loss.is_news {
+            tracing::error!(
+                "{reason}. Remove its data folder and start it again under another NODE_ID: it joins as a new member"
+            );
+        }
+        Err(RPCError::Unreachable(Unreachable::from_string(reason)))
     }
 
     async fn ask_vote(
@@ -157,6 +189,7 @@ impl<P: Platform> RaftNetworkV2<Types<P>> for Connection<P> {
         let limit = option.hard_ttl().max(APPEND_TIMEOUT);
         let body = self.call(Kind::Append, self.lane, append.encode(), limit).await?;
         let answer: AppendAnswer = wire::decode(&body).map_err(|error| unreadable(&error))?;
+        self.watch(&append, &answer)?;
         Ok(match answer {
             AppendAnswer::Success => AppendEntriesResponse::Success,
             AppendAnswer::Partial(id) => AppendEntriesResponse::PartialSuccess(id.map(log_id_to_raft::<P>)),

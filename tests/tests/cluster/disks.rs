@@ -67,6 +67,30 @@ async fn node_on_an_older_copy_of_its_disk_is_refused_and_told_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn follower_on_a_copy_from_before_what_it_acknowledged_the_leader_leaves_it_out_and_says_so() {
+    let cluster = Plan::of(3).set("DEFAULT_LIMIT", "5/24h").start().await;
+    let leader = cluster.leader().await;
+    let follower = cluster.node((leader + 1) % 3);
+    let others = [cluster.node(leader), cluster.node((leader + 2) % 3)];
+    // A copy from under a running node, which no boot counter tells from the original.
+    let copy = cluster.dir().join("copy");
+    copy_folder(follower.data_dir(), &copy);
+    assert_eq!(admitted(&others, 2).await, 2);
+    follower.kill();
+    std::fs::remove_dir_all(follower.data_dir()).unwrap();
+    copy_folder(&copy, follower.data_dir());
+    follower.start();
+    eventually(PATIENCE, "the leader says whose data is an older copy", async || {
+        let log = others[0].log();
+        if log.contains("older copy") && log.contains("NODE_ID") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    assert_eq!(admitted(&others, 10).await, 3, "5 in all, 2 were used");
+    assert!(others.iter().all(|node| node.is_running()), "an old disk must not harm the others");
+    assert_eq!(cluster.leader().await, leader);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn log_damaged_in_its_middle_the_node_does_not_start_and_the_others_decide() {
     let cluster = Plan::of(3).set("DEFAULT_LIMIT", "100/24h").start().await;
     assert_eq!(admitted(&all(&cluster), 30).await, 30);
