@@ -144,17 +144,20 @@ impl<P: Platform> Courier<P> {
             if remaining.is_zero() {
                 return None;
             }
-            let leader = match hint.take().or_else(|| self.consensus.leader()) {
+            let (known, hinted) = (self.consensus.leader(), hint.is_some());
+            let leader = match hint.take().or(known) {
                 Some(leader) => leader,
                 None => P::timeout(remaining, self.consensus.leader_other_than(None)).await??,
             };
             let try_it = P::timeout(remaining.min(ATTEMPT_TIMEOUT), attempt(leader));
-            let moved = self.consensus.leader_other_than(Some(leader));
+            // A hint may be ahead of what this node knows, so what it knows already is no reason to give up.
+            let moved = self.consensus.leader_other_than(known.or(Some(leader)));
             match P::Rt::select2(Box::pin(try_it), Box::pin(moved)).await {
                 Select2::First(Some(Some(Ok(value)))) => return Some(value),
                 Select2::First(Some(Some(Err(not_leader)))) => {
                     hint = not_leader.leader.filter(|other| *other != leader);
-                    if hint.is_none() {
+                    // Two that name each other, as while leadership is handed over, are not asked in a circle.
+                    if hinted || hint.is_none() {
                         P::sleep(TURNED_AWAY_PAUSE).await;
                     }
                 }
