@@ -1,6 +1,6 @@
 //! Many seeds on a few threads.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use super::run::{Report, run};
@@ -8,6 +8,9 @@ use super::totals::Totals;
 
 /// Every so many seeds one is run twice, and must go the same way.
 const REPLAY_EVERY: u64 = 10;
+/// A seed takes less than a second. One that takes this long does not end: a task of it loops without time going on,
+/// which the simulator's runtime notices but, holding a lock, cannot always report.
+const SEED_TIME_MAX: Duration = Duration::from_secs(120);
 /// After so many failures the rest is not run.
 const FAILURES_MAX: usize = 3;
 
@@ -37,8 +40,8 @@ pub fn campaign(first: u64, seeds: u64, threads: usize) -> Campaign {
             scope.spawn(|| {
                 while result.lock().unwrap().failures.len() < FAILURES_MAX {
                     let Some(seed) = next.lock().unwrap().next() else { return };
-                    let report = run(seed, None);
-                    let again = (seed % REPLAY_EVERY == 0).then(|| run(seed, None));
+                    let report = watched(seed);
+                    let again = (seed % REPLAY_EVERY == 0).then(|| watched(seed));
                     result.lock().unwrap().take(&report, again.as_ref());
                 }
             });
@@ -47,6 +50,23 @@ pub fn campaign(first: u64, seeds: u64, threads: usize) -> Campaign {
     let mut result = result.into_inner().unwrap();
     result.took = begun.elapsed();
     result
+}
+
+/// Runs a seed, and ends the program when the seed does not end.
+fn watched(seed: u64) -> Report {
+    let (ended, end) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if end.recv_timeout(SEED_TIME_MAX) == Err(mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("seed {seed} does not end: a task loops without time going on");
+                eprintln!("replay: make simulate SEEDS=1 FIRST={seed}");
+                std::process::exit(1);
+            }
+        });
+        let report = run(seed, None);
+        drop(ended);
+        report
+    })
 }
 
 impl Campaign {
