@@ -10,7 +10,7 @@ use super::totals::Totals;
 const REPLAY_EVERY: u64 = 10;
 /// A seed takes less than a second. One that takes this long does not end: a task of it loops without time going on,
 /// which the simulator's runtime notices but, holding a lock, cannot always report.
-const SEED_TIME_MAX: Duration = Duration::from_secs(120);
+const SEED_TIME_MAX: Duration = Duration::from_mins(2);
 /// After so many failures the rest is not run.
 const FAILURES_MAX: usize = 3;
 
