@@ -19,7 +19,7 @@ run: build ## Three nodes on ports 20001 to 20003, with data below ./data
 
 test: ## Everything: units, properties, the simulation, clusters of processes
 	@echo "== building the program that the cluster tests start"
-	$(CARGO) build --locked --workspace --bins
+	$(CARGO) build --locked --package quorate-node
 	@echo "== testing; the simulation runs $(SEEDS) seeds"
 	SEEDS=$(SEEDS) FIRST=$(FIRST) $(CARGO) test --locked --workspace --no-fail-fast
 

@@ -74,7 +74,7 @@ pub fn binary() -> PathBuf {
     );
     assert!(
         path.is_file(),
-        "there is no limiter at {}: build it with `cargo build --workspace --bins`, or name one in RATELIMITER_BIN",
+        "there is no limiter at {}: build it with `cargo build -p quorate-node`, or name one in RATELIMITER_BIN",
         path.display()
     );
     path
