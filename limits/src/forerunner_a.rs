@@ -1,6 +1,8 @@
 //! Bugs of a forerunner with the same API, each with a test that fails when it is put back.
 
-use crate::command::Outcome;
+use std::sync::Arc;
+
+use crate::command::{Command, Outcome, Part, SessionId};
 use crate::machine::StateMachine;
 use crate::policy::{Algorithm, Policy};
 use crate::settings::Settings;
@@ -119,4 +121,26 @@ fn forerunner_a_counters_are_never_evicted() {
         (0..4).for_each(|_| world.tick());
         assert_eq!(world.machine.counters(), 0, "{algorithm:?}");
     }
+}
+
+/// Its leader reset a client twice, in the log and again in the handler: what was charged between the two was lost.
+#[test]
+fn forerunner_a_reset_is_applied_twice() {
+    let mut world = World::new(vec![counted(Algorithm::FixedWindow, 10, SECOND)]);
+    world.decide(&client("a", 10));
+    let Command::Decide { revision, charges } = world.command(&client("a", 1)) else { panic!("a decision") };
+    let part = Part::Commands {
+        session: SessionId(77),
+        sequence: 1,
+        commands: Arc::new(vec![Command::Reset { revision, charges }]),
+    };
+    let open = Part::OpenSession { node: 77, boot: 1, session: SessionId(77) };
+    let batch = world.batch(vec![open, part.clone()]);
+    world.machine.apply(&batch);
+    assert_eq!(world.remaining("a"), 10);
+    world.decide(&client("a", 4));
+    // The same reset once more, as a sender does that heard no answer.
+    let again = world.batch(vec![part]);
+    world.machine.apply(&again);
+    assert_eq!(world.remaining("a"), 6);
 }
