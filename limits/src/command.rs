@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::members::Leaving;
 use crate::policy::{Owner, Policy, PolicyId, PolicyName};
 use crate::settings::Settings;
 use crate::time::ClusterTime;
@@ -73,6 +74,11 @@ pub enum Part {
     },
     /// Raises the feature level of the whole cluster; a lower or equal one changes nothing.
     RaiseFeatureLevel(u32),
+    /// A member is to leave; the leader's autopilot sees to it. Again changes nothing.
+    Decommission {
+        /// The member's Raft id.
+        node: u64,
+    },
 }
 
 /// One thing to do.
@@ -137,6 +143,8 @@ pub enum PartOutcome {
         /// The highest boot counter seen for the node.
         highest: u64,
     },
+    /// What came of [`Part::Decommission`].
+    Leaving(Leaving),
 }
 
 /// What a command came to.

@@ -22,6 +22,7 @@ mod decide;
 mod forerunner_a;
 pub mod machine;
 pub mod matcher;
+pub mod members;
 pub mod policy;
 mod policy_table;
 pub mod request;
@@ -40,6 +41,7 @@ pub use command::{
 };
 pub use machine::StateMachine;
 pub use matcher::{Matched, Rules};
+pub use members::{Leaving, Members};
 pub use policy::{
     Algorithm, Enforcement, KeyMatch, Limit, OnUnavailable, Override, Owner, Policy, PolicyId, PolicyName, ValueMatch,
 };

@@ -1,12 +1,13 @@
 //! The replicated state machine: policies, counters and sessions, and the only way to change them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::command::{Batch, Command, CounterId, Outcome, Part, PartOutcome, PolicyChange};
 use crate::counters::Counters;
 use crate::decide::Write;
 use crate::matcher::Rules;
+use crate::members::Members;
 use crate::policy::Owner;
 use crate::policy_table::PolicyTable;
 use crate::sessions::{Admission, Sessions};
@@ -54,6 +55,7 @@ impl StateMachine {
             sweep_pressed: 0,
             table: Arc::new(PolicyTable::default()),
             sessions: Sessions::default(),
+            members: Members::default(),
             counters: Counters::default(),
         })
     }
@@ -89,10 +91,17 @@ impl StateMachine {
         outcomes
     }
 
-    /// Ends the sessions of all nodes but these, and forgets their boot counters. To be called with the committed
-    /// membership (learners included) whenever an entry that changes it is applied.
-    pub fn retain_sessions(&mut self, members: &BTreeSet<u64>) {
-        self.state.sessions.retain(members);
+    /// Takes over the members (Raft id and name, learners included) of a membership entry that is applied. Whoever is not
+    /// among them any more is remembered as removed; the sessions of all others end, and their boot counters are forgotten.
+    pub fn set_members(&mut self, members: BTreeMap<u64, String>) {
+        self.state.sessions.retain(&members.keys().copied().collect());
+        self.state.members.set(members, self.state.now);
+    }
+
+    /// The members, as far as the state keeps them.
+    #[must_use]
+    pub fn members(&self) -> &Members {
+        &self.state.members
     }
 
     /// What a command would come to at `now`, or at the machine's own time if that is later. Changes nothing.
@@ -170,6 +179,8 @@ impl StateMachine {
 
     fn apply_part(&mut self, part: &Part, touched: &mut BTreeSet<String>) -> PartOutcome {
         match part {
+            // A part of it may still have been on its way.
+            Part::OpenSession { node, .. } if self.state.members.is_removed(*node) => PartOutcome::UnknownSession,
             Part::OpenSession { node, boot, session } => self.state.sessions.open(*node, *boot, *session),
             Part::Commands { session, sequence, commands } => match self.state.sessions.admit(*session, *sequence) {
                 Admission::Answer(outcome) => outcome,
@@ -196,6 +207,7 @@ impl StateMachine {
                 self.state.feature_level = self.state.feature_level.max(*level);
                 PartOutcome::Done
             }
+            Part::Decommission { node } => PartOutcome::Leaving(self.state.members.decommission(*node)),
         }
     }
 

@@ -17,6 +17,7 @@ use crate::algorithm::CounterState;
 use crate::command::CounterId;
 use crate::counters::Counters;
 use crate::decide::Scene;
+use crate::members::Members;
 use crate::policy::{Algorithm, PolicyId};
 use crate::policy_table::{PolicyTable, StoredTable};
 use crate::sessions::{Sessions, StoredSessions};
@@ -59,6 +60,7 @@ pub(crate) struct State {
     pub sweep_pressed: u64,
     pub table: Arc<PolicyTable>,
     pub sessions: Sessions,
+    pub members: Members,
     pub counters: Counters,
 }
 
@@ -71,6 +73,7 @@ struct Header {
     cursor: CounterId,
     table: StoredTable,
     sessions: StoredSessions,
+    members: Members,
 }
 
 impl State {
@@ -87,6 +90,7 @@ impl State {
         hasher.write_u64(self.sweep_pressed);
         self.table.hash(&mut hasher);
         self.sessions.hash(&mut hasher);
+        self.members.hash(&mut hasher);
         hasher.write_u64(self.counters.len());
         hasher.write(&self.counters.sum().to_le_bytes());
         hasher.write(&self.counters.cursor().0);
@@ -124,6 +128,7 @@ impl State {
             sweep_pressed: header.sweep_pressed,
             table: Arc::new(PolicyTable::from_stored(header.table).map_err(SnapshotError::Content)?),
             sessions: Sessions::from_stored(header.sessions),
+            members: header.members,
             counters,
         };
         if state.hash() == hash { Ok(state) } else { Err(SnapshotError::Content("the state hash differs")) }
@@ -160,6 +165,7 @@ impl Frozen {
             cursor: state.counters.cursor(),
             table: state.table.to_stored(),
             sessions: state.sessions.to_stored(),
+            members: state.members.clone(),
         };
         let header = postcard::to_stdvec(&header).map_err(io::Error::other)?;
         let mut out = Checksummed { writer, crc: crc32fast::Hasher::new(), chunk: Vec::with_capacity(CHUNK_BYTES) };

@@ -1,6 +1,7 @@
 //! What the tests of this crate build worlds from.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::command::{
@@ -74,6 +75,7 @@ impl World {
 
     pub fn with(settings: Settings, policies: Vec<Policy>) -> Self {
         let mut machine = StateMachine::new(settings);
+        machine.set_members(members(&[1, 2]));
         let open = Part::OpenSession { node: 1, boot: 1, session: SESSION };
         machine.apply(&Batch { stamp: ClusterTime(SECOND), parts: vec![open] });
         let mut world = Self { machine, now: SECOND, sequence: 0 };
@@ -147,6 +149,10 @@ impl World {
     pub fn bytes(&self) -> Vec<u8> {
         self.machine.freeze().encode()
     }
+}
+
+pub fn members(ids: &[u64]) -> BTreeMap<u64, String> {
+    ids.iter().map(|id| (*id, format!("node-{id}"))).collect()
 }
 
 pub fn decision(outcome: Outcome) -> Decision {

@@ -9,6 +9,7 @@ use crate::command::{
     Charge, Command, CounterId, Decision, LimitState, Outcome, Part, PolicyChange, PolicyConflict, PolicyOutcome,
     SessionId,
 };
+use crate::members::Leaving;
 use crate::policy::{Owner, PolicyId};
 use crate::settings::Settings;
 use crate::testing::{policy, policy_name};
@@ -46,6 +47,7 @@ fn batches() -> impl Strategy<Value = Batch> {
             policies: vec![policy("p")],
         }),
         1 => any::<u32>().prop_map(Part::RaiseFeatureLevel),
+        1 => any::<u64>().prop_map(|node| Part::Decommission { node }),
     ];
     (any::<u64>(), prop::collection::vec(part, 0..5))
         .prop_map(|(stamp, parts)| Batch { stamp: ClusterTime(stamp), parts })
@@ -74,6 +76,7 @@ fn outcomes() -> impl Strategy<Value = Vec<PartOutcome>> {
         1 => Just(PartOutcome::UnknownSession),
         1 => Just(PartOutcome::SequenceTooOld),
         1 => any::<u64>().prop_map(|highest| PartOutcome::OlderDisk { highest }),
+        1 => prop::sample::select(&[Leaving::Intended, Leaving::Left, Leaving::Unknown, Leaving::Last]).prop_map(PartOutcome::Leaving),
     ];
     prop::collection::vec(part, 0..5)
 }

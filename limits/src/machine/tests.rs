@@ -7,9 +7,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::algorithm::{self, CounterState};
 use crate::command::{Charge, Decision, LimitState, PolicyOutcome, SessionId};
+use crate::members::Leaving;
 use crate::policy::{Algorithm, Enforcement, KeyMatch, Limit, Owner, Policy, PolicyId, ValueMatch};
 use crate::request::Request;
-use crate::testing::{SECOND, SESSION, World, client, decision, limit, policy, policy_name, request, settings};
+use crate::testing::{
+    SECOND, SESSION, World, client, decision, limit, members, policy, policy_name, request, settings,
+};
 
 /// One thing that happens to a world. What is to be decided is matched when its turn comes.
 #[derive(Clone, Debug)]
@@ -399,11 +402,31 @@ fn part_of_an_unknown_session_charges_nothing() {
 #[test]
 fn member_gone_ends_its_session() {
     let mut world = World::new(vec![policy("p")]);
-    world.machine.retain_sessions(&BTreeSet::from([1, 2]));
+    world.machine.set_members(members(&[1, 2]));
     assert!(world.admits(&client("a", 1)));
-    world.machine.retain_sessions(&BTreeSet::from([2]));
+    world.machine.set_members(members(&[2]));
     let batch = world.batch(vec![Part::Commands { session: SESSION, sequence: 99, commands: Arc::default() }]);
     assert_eq!(world.machine.apply(&batch), [PartOutcome::UnknownSession]);
+    let again = world.batch(vec![Part::OpenSession { node: 1, boot: 2, session: SessionId(3) }]);
+    assert_eq!(world.machine.apply(&again), [PartOutcome::UnknownSession], "an id that was removed never comes back");
+}
+
+#[test]
+fn member_to_leave_is_kept_in_the_state_until_it_has_left() {
+    let mut world = World::new(vec![policy("p")]);
+    let decommission = |world: &mut World, node| {
+        let batch = world.batch(vec![Part::Decommission { node }]);
+        world.machine.apply(&batch)
+    };
+    assert_eq!(decommission(&mut world, 2), [PartOutcome::Leaving(Leaving::Intended)]);
+    assert_eq!(decommission(&mut world, 1), [PartOutcome::Leaving(Leaving::Last)]);
+    assert_eq!(decommission(&mut world, 9), [PartOutcome::Leaving(Leaving::Unknown)]);
+    let loaded = StateMachine::decode(&world.bytes()).unwrap();
+    assert_eq!(loaded.members(), world.machine.members());
+    assert_eq!(loaded.members().leaving(), &BTreeSet::from([2]));
+    world.machine.set_members(members(&[1]));
+    assert!(world.machine.members().leaving().is_empty());
+    assert_eq!(decommission(&mut world, 2), [PartOutcome::Leaving(Leaving::Left)]);
 }
 
 #[test]
@@ -428,7 +451,10 @@ fn state_hash_changes_with_every_part_of_the_state() {
     let open = world.batch(vec![Part::OpenSession { node: 2, boot: 1, session: SessionId(2) }]);
     world.machine.apply(&open);
     note(&world);
-    world.machine.retain_sessions(&BTreeSet::from([1]));
+    let leave = world.batch(vec![Part::Decommission { node: 2 }]);
+    world.machine.apply(&leave);
+    note(&world);
+    world.machine.set_members(members(&[1]));
     note(&world);
 }
 

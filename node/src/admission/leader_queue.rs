@@ -53,7 +53,7 @@ fn size(part: &Part) -> (usize, usize) {
     match part {
         Part::Commands { commands, .. } => (commands.len(), commands.len() * 64),
         Part::Found { policies, .. } => (1, 64 + policies.len() * 256),
-        Part::OpenSession { .. } | Part::RaiseFeatureLevel(_) => (1, 32),
+        Part::OpenSession { .. } | Part::RaiseFeatureLevel(_) | Part::Decommission { .. } => (1, 32),
     }
 }
 

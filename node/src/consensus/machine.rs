@@ -207,8 +207,8 @@ impl<P: Platform> RaftStateMachine<Types<P>> for Machine<P> {
                 EntryPayload::Normal(proposal) => self.apply_proposal(proposal)?,
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembershipOf::<Types<P>>::new(Some(entry.log_id), membership.clone());
-                    let ids = membership.nodes().map(|(id, _)| *id).collect();
-                    lock(&self.state.machine).retain_sessions(&ids);
+                    let members = membership.nodes().map(|(id, member)| (*id, member.name.clone())).collect();
+                    lock(&self.state.machine).set_members(members);
                     Applied::default()
                 }
             };
