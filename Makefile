@@ -5,7 +5,7 @@ CARGO ?= cargo
 SEEDS ?= 500
 FIRST ?= 0
 
-.PHONY: help build run test simulate verify fix
+.PHONY: help build run test simulate generate verify fix
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,14 @@ test: ## Everything: units, properties, the simulation, clusters of processes
 
 simulate: ## Only the simulation: make simulate SEEDS=1000 FIRST=5000
 	$(CARGO) run --locked --package quorate-tests --bin simulate -- --seeds $(SEEDS) --first $(FIRST)
+
+generate: ## What comes from the resources' definitions: manifests/crds and two pages of docs
+	$(CARGO) build --locked --package quorate-crds --bin crdgen
+	@mkdir -p manifests/crds
+	for what in ratelimitclusters quotapolicies; do \
+	$${CARGO_TARGET_DIR:-target}/debug/crdgen $$what >manifests/crds/$$what.yaml || exit 1; done
+	for what in resources operations; do \
+	$${CARGO_TARGET_DIR:-target}/debug/crdgen $$what >docs/$$what.md || exit 1; done
 
 verify: ## Formatting, lints and documentation; writes nothing
 	$(CARGO) fmt --all --check

@@ -371,7 +371,7 @@ impl From<&Policy> for QuotaPolicy {
             enforcement: policy.enforcement.into(),
             on_unavailable: policy.on_unavailable.into(),
         };
-        Self { metadata, spec }
+        Self { metadata, spec, status: None }
     }
 }
 

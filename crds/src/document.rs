@@ -133,7 +133,7 @@ impl From<Document> for QuotaPolicy {
     fn from(document: Document) -> Self {
         let Metadata { name, namespace, labels, annotations, .. } = document.metadata;
         let metadata = ObjectMeta { name, namespace, labels, annotations, ..ObjectMeta::default() };
-        Self { metadata, spec: document.spec }
+        Self { metadata, spec: document.spec, status: None }
     }
 }
 

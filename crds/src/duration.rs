@@ -16,6 +16,8 @@ const MILLIS_PER_SECOND: u64 = 1_000;
 const MILLIS_MAX: u64 = 100_000 * MILLIS_PER_HOUR - 1;
 const PARTS_MAX: usize = 4;
 const DIGITS_MAX: usize = 5;
+/// The longest text in the form: each part has its digits and `ms`.
+const TEXT_CHARS_MAX: usize = PARTS_MAX * (DIGITS_MAX + 2);
 
 /// A span of time: whole milliseconds, from `0s` to `99999h59m59s999ms`.
 ///
@@ -34,6 +36,14 @@ impl Duration {
     #[must_use]
     pub fn from_nanos(nanos: u64) -> Option<Self> {
         Self::from_millis(nanos.div_ceil(NANOS_PER_MILLI))
+    }
+
+    /// The duration of so many seconds.
+    #[must_use]
+    pub const fn from_seconds(seconds: u32) -> Self {
+        // 2^32 s are longer than MAX.
+        let millis = seconds as u64 * MILLIS_PER_SECOND;
+        Self { nanos: if millis < MILLIS_MAX { millis } else { MILLIS_MAX } * NANOS_PER_MILLI }
     }
 
     /// Its length in nanoseconds.
@@ -150,7 +160,7 @@ impl JsonSchema for Duration {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^([0-9]{1,5}(h|m|s|ms)){1,4}$" })
+        json_schema!({ "type": "string", "maxLength": TEXT_CHARS_MAX, "pattern": "^([0-9]{1,5}(h|m|s|ms)){1,4}$" })
     }
 }
 

@@ -1,0 +1,144 @@
+//! What an API server admits, a limiter admits, and the other way round. One table for each resource says what becomes of
+//! a spec; the schema with its CEL rules and the limiter's own reading are both held to it.
+//!
+//! The schema is judged here by `schema.rs` and by kube-cel, which is an interpreter of its own; an API server has the
+//! last word, and may be asked with the same tables.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may")]
+
+mod schema;
+
+use kube::CustomResourceExt;
+use quorate_crds::{QuotaPolicy, RateLimitCluster, parse_policy};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Case {
+    name: String,
+    metadata_name: Option<String>,
+    spec: Value,
+    old: Option<Value>,
+    /// By the API server.
+    refused: Option<String>,
+    refused_by_node: Option<String>,
+    because: Option<String>,
+}
+
+impl Case {
+    fn object(&self, kind: &str, spec: &Value) -> Value {
+        let name = self.metadata_name.as_deref().unwrap_or("edge");
+        json!({"apiVersion": "quorate.dev/v1alpha1", "kind": kind, "metadata": {"name": name, "namespace": "shop"}, "spec": spec})
+    }
+}
+
+fn cases(table: &str) -> Vec<Case> {
+    serde_yaml::from_str(table).unwrap()
+}
+
+fn policies() -> Vec<Case> {
+    cases(include_str!("quotapolicies.yaml"))
+}
+
+fn clusters() -> Vec<Case> {
+    cases(include_str!("ratelimitclusters.yaml"))
+}
+
+/// The schema of the first version, as an API server is given it.
+fn schema_of<K: CustomResourceExt>() -> Value {
+    serde_json::to_value(K::crd()).unwrap()["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take()
+}
+
+fn check(case: &Case, found: &[String], expected: Option<&String>, whose: &str) {
+    let said = found.join(" | ");
+    match expected {
+        None => assert!(found.is_empty(), "{}: {whose} should admit it: {said}", case.name),
+        Some(words) => assert!(said.contains(words), "{}: {whose} should say {words:?}: {said:?}", case.name),
+    }
+}
+
+#[test]
+fn api_server_admits_what_the_table_says() {
+    for (kind, schema, cases) in [
+        ("QuotaPolicy", schema_of::<QuotaPolicy>(), policies()),
+        ("RateLimitCluster", schema_of::<RateLimitCluster>(), clusters()),
+    ] {
+        assert!(cases.iter().any(|case| case.refused.is_none()) && cases.len() > 40, "the table is all there");
+        for case in cases {
+            let old = case.old.as_ref().map(|spec| case.object(kind, spec));
+            let found = schema::refusals(&schema, &case.object(kind, &case.spec), old.as_ref());
+            check(&case, &found, case.refused.as_ref(), "an API server");
+        }
+    }
+}
+
+#[test]
+fn limiter_admits_what_the_table_says() {
+    for case in policies() {
+        let text = case.object("QuotaPolicy", &case.spec).to_string();
+        let found: Vec<String> = match parse_policy(text.as_bytes(), false) {
+            Ok(_) => Vec::new(),
+            Err(errors) => errors.iter().map(ToString::to_string).collect(),
+        };
+        check(&case, &found, case.refused_by_node.as_ref(), "a limiter");
+        assert_eq!(
+            case.refused.is_some() == case.refused_by_node.is_some(),
+            case.because.is_none(),
+            "{}: where the two differ the table says why, and only there",
+            case.name
+        );
+    }
+}
+
+#[test]
+fn cluster_admitted_reads_as_its_type() {
+    for case in clusters().iter().filter(|case| case.refused.is_none()) {
+        // An API server drops a null that has a default before anybody reads the object.
+        let mut object = case.object("RateLimitCluster", &case.spec);
+        object["spec"].as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        let read: Result<RateLimitCluster, _> = serde_json::from_value(object);
+        assert!(read.is_ok(), "{}: {}", case.name, read.unwrap_err());
+    }
+}
+
+#[test]
+fn defaults_of_the_schema_are_those_of_the_types() {
+    let spec = json!({"version": "0.1.0"});
+    let object =
+        json!({"apiVersion": "quorate.dev/v1alpha1", "kind": "RateLimitCluster", "metadata": {}, "spec": spec});
+    let filled = kube_cel::apply_defaults(&schema_of::<RateLimitCluster>(), &object);
+    let read: RateLimitCluster = serde_json::from_value(object).unwrap();
+    assert_eq!(filled["spec"], serde_json::to_value(read.spec).unwrap());
+    let policy = json!({"spec": {"limits": []}});
+    let filled = kube_cel::apply_defaults(&schema_of::<QuotaPolicy>(), &policy);
+    assert_eq!(
+        filled["spec"],
+        json!({"domain": "default", "countBy": ["client_id"], "limits": [], "enforcement": "Enforce", "onUnavailable": "Deny"})
+    );
+}
+
+#[test]
+fn every_list_map_and_text_is_bounded() {
+    for schema in [schema_of::<QuotaPolicy>(), schema_of::<RateLimitCluster>()] {
+        let unbounded = schema::unbounded("", &schema);
+        assert_eq!(unbounded, Vec::<String>::new(), "the cost of a rule cannot be known");
+    }
+}
+
+#[test]
+fn samples_are_admitted() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/samples/kubernetes");
+    let mut kinds = Vec::new();
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let object: Value = serde_yaml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let schema = match object["kind"].as_str().unwrap() {
+            "QuotaPolicy" => schema_of::<QuotaPolicy>(),
+            "RateLimitCluster" => schema_of::<RateLimitCluster>(),
+            other => panic!("{}: this test knows no {other}", path.display()),
+        };
+        assert_eq!(schema::refusals(&schema, &object, None), Vec::<String>::new(), "{}", path.display());
+        kinds.push(object["kind"].to_string());
+    }
+    assert!(kinds.len() >= 2, "{kinds:?}");
+}
