@@ -5,10 +5,10 @@ CARGO ?= cargo
 SEEDS ?= 500
 FIRST ?= 0
 
-.PHONY: help build run test simulate generate verify fix
+.PHONY: help build run test simulate generate kubernetes-up kubernetes-down test-kubernetes verify fix
 
 help: ## This list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 build: ## The program, as ./ratelimiter
 	$(CARGO) build --locked --release --package quorate-node
@@ -33,6 +33,15 @@ generate: ## What comes from the resources' definitions: manifests/crds and two 
 	$${CARGO_TARGET_DIR:-target}/debug/crdgen $$what >manifests/crds/$$what.yaml || exit 1; done
 	for what in resources operations; do \
 	$${CARGO_TARGET_DIR:-target}/debug/crdgen $$what >docs/$$what.md || exit 1; done
+
+kubernetes-up: ## A Kubernetes of three nodes on this machine, to test on (Linux, root, Go); the first time it takes minutes
+	tests/kubernetes/up
+
+kubernetes-down: ## Stops it and leaves nothing behind
+	tests/kubernetes/down
+
+test-kubernetes: build ## Starts that Kubernetes, tries everything it is for, and stops it
+	tests/kubernetes/smoke-test
 
 verify: ## Formatting, lints and documentation; writes nothing
 	$(CARGO) fmt --all --check
