@@ -44,25 +44,18 @@ control_start_api_server() {
 control_start_door() {
   machine_daemon control door-inside socat UNIX-LISTEN:/var/lib/api.sock,fork,mode=600 "TCP:$control_address:6443"
   (
+    cgroups_enter control
     # A socket's path must be short.
     cd "$run/control/lib" || exit
     exec setsid socat "TCP-LISTEN:$port,bind=127.0.0.1,reuseaddr,fork" UNIX-CONNECT:api.sock
   ) </dev/null >>"$run/control/log/door.log" 2>&1 &
-  record "$run/door.pid" $!
-}
-
-control_stop_door() {
-  local door
-  if door=$(recorded "$run/door.pid"); then
-    kill "$door"
-    await 10 "the door on port $port to close" ended "$run/door.pid"
-  fi
+  record "$run/control/door.pid" $!
 }
 
 control_api_ready() { kubectl --request-timeout=2s get --raw /readyz; }
 
 control_await_api() {
-  ! ended "$run/door.pid" || fail "port $port is taken: $(tail -n 1 "$run/control/log/door.log"). Choose another: QUORATE_KUBERNETES_PORT=16444"
+  ! ended "$run/control/door.pid" || fail "port $port is taken: $(tail -n 1 "$run/control/log/door.log"). Choose another: QUORATE_KUBERNETES_PORT=16444"
   await_daemon 180 control kube-apiserver control_api_ready
 }
 

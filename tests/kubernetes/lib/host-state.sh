@@ -15,9 +15,12 @@ host_state() {
     net.netfilter.nf_conntrack_max 2>/dev/null || true # not every kernel has them all
   find /sys/fs/cgroup -type d -name '*quorate-kubernetes*' | sed 's/^/cgroup /'
   for folder in /run /var/lib /var/log /opt /usr/libexec /etc; do find "$folder" -maxdepth 1; done | sort | sed 's/^/folder /'
+  # Processes come and go on any machine; of interest are those that the cluster started or that mention its folder, and
+  # that have not ended (init may take its time to take note).
   for process in /proc/[0-9]*; do
+    ! grep -q '^State:.Z' "$process/status" || continue
     if grep -q "$lab" "$process/cgroup" || tr '\0' ' ' <"$process/cmdline" | grep -q "$run"; then
       echo "process ${process#/proc/} $(tr '\0' ' ' <"$process/cmdline")"
-    fi 2>/dev/null
-  done
+    fi
+  done 2>/dev/null
 }

@@ -13,7 +13,6 @@ machine_boot() {
     exec setsid unshare --net --mount --pid --fork --kill-child --mount-proc "$bin/pause"
   ) </dev/null >>"$run/$name/log/machine.log" 2>&1 &
   outer=$!
-  record "$run/$name/outer.pid" "$outer"
   await 10 "process 1 of $name" machine_find_init "$name" "$outer"
   # Nothing of this is seen outside: the mounts are the machine's own. /run as after a boot; as kernel settings that
   # cannot differ between machines, and that kubelet would change, files with what it wants to find.
@@ -78,15 +77,17 @@ await_daemon() {
   }
 }
 
-# machine_off NAME: as if the power were cut. The disk stays.
+# machine_off NAME…: as if the power were cut, of all at once. Their disks stay.
 machine_off() {
-  local name=$1 init file
-  if init=$(recorded "$run/$name/init.pid"); then
-    kill -KILL "$init"
-  fi
-  for file in "$run/$name"/*.pid; do
-    [[ ! -e $file ]] || await 30 "$(basename "$file" .pid) of $name to end" ended "$file"
+  local name
+  for name; do
+    # A frozen process does not end.
+    cgroups_freeze "$name" no
+    cgroups_kill "$name" || true
   done
-  rm -f "$run/$name"/*.pid
-  cgroups_remove "$name"
+  for name; do
+    await 30 "all that runs in $name to end" cgroups_kill "$name"
+    cgroups_remove "$name"
+    rm -f "$run/$name"/*.pid
+  done
 }
