@@ -4,15 +4,20 @@ CARGO ?= cargo
 # Seeds of the simulation: how many, and the first.
 SEEDS ?= 500
 FIRST ?= 0
+# The benchmark: rounds over all its rows, and seconds of each row in each round.
+RUNS ?= 5
+SECONDS ?= 20
 
-.PHONY: help build run test simulate generate kubernetes-up kubernetes-down test-kubernetes verify fix
+TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
+
+.PHONY: help build run test simulate bench generate kubernetes-up kubernetes-down test-kubernetes verify fix
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 build: ## The program, as ./ratelimiter
 	$(CARGO) build --locked --release --package quorate-node
-	cp $${CARGO_TARGET_DIR:-target}/release/ratelimiter ratelimiter
+	cp $(TARGET)/release/ratelimiter ratelimiter
 
 run: build ## Three nodes on ports 20001 to 20003, with data below ./data
 	./ratelimiter dev
@@ -42,6 +47,16 @@ kubernetes-down: ## Stops it and leaves nothing behind
 
 test-kubernetes: build ## Starts that Kubernetes, tries everything it is for, and stops it
 	tests/kubernetes/smoke-test
+
+bench: ## How fast it is, about 22 minutes; make bench RUNS=1 SECONDS=3 for a quick look
+	@command -v wrk >/dev/null || { echo "== installing wrk, the load generator"; \
+	sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); $$sudo apt-get update && $$sudo apt-get install --yes wrk; }
+	@echo "== building the program, the bare server and the benchmark, optimised"
+	$(CARGO) build --locked --release --package quorate-node
+	$(CARGO) build --locked --release --package quorate-tests --bin bare_axum --bin bench
+	@mkdir -p $(TARGET)/bench
+	RATELIMITER_BIN=$(TARGET)/release/ratelimiter TMPDIR=$(TARGET)/bench \
+	$(TARGET)/release/bench --runs $(RUNS) --seconds $(SECONDS)
 
 verify: ## Formatting, lints and documentation; writes nothing
 	$(CARGO) fmt --all --check

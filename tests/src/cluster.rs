@@ -378,6 +378,15 @@ impl Node {
         *lock(&self.child) = Some(child);
     }
 
+    /// Its process.
+    ///
+    /// # Panics
+    /// None runs.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        lock(&self.child).as_ref().unwrap_or_else(|| panic!("{} does not run", self.name)).id()
+    }
+
     /// Whether its process runs, or is paused.
     #[must_use]
     pub fn is_running(&self) -> bool {

@@ -1,7 +1,7 @@
 //! Whole-system tests: what they share.
 //!
 //! [`cluster`] runs local clusters of the product's processes, [`client`] talks to them, [`load`] puts load on them.
-//! [`dns`] is a name server whose answers a test changes. The tests themselves are in `tests/`.
+//! [`bench`] measures. [`dns`] is a name server whose answers a test changes. The tests themselves are in `tests/`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,6 +10,7 @@
     reason = "all of this crate is test code, which panics to fail a test"
 )]
 
+pub mod bench;
 pub mod client;
 pub mod cluster;
 pub mod dns;
