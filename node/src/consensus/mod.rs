@@ -188,18 +188,19 @@ impl<P: Platform> Consensus<P> {
 
     /// Who leads, as far as this node knows.
     pub fn leader(&self) -> Option<u64> {
-        self.raft.metrics().borrow_watched().current_leader
+        self.raft.server_metrics().borrow_watched().current_leader
     }
 
     /// Waits until somebody leads who is not `known`.
     pub async fn leader_other_than(&self, known: Option<u64>) -> Option<u64> {
-        let mut metrics = self.raft.metrics();
+        // Those of the server alone: the others change with every entry, and would wake every part under way.
+        let mut server = self.raft.server_metrics();
         loop {
-            let leader = metrics.borrow_watched().current_leader;
+            let leader = server.borrow_watched().current_leader;
             if leader.is_some() && leader != known {
                 return leader;
             }
-            if metrics.changed().await.is_err() {
+            if server.changed().await.is_err() {
                 // Consensus has stopped; nobody will lead.
                 std::future::pending::<()>().await;
             }
@@ -276,14 +277,12 @@ impl<P: Platform> Consensus<P> {
 
     /// Waits until consensus has stopped on its own; says why.
     pub async fn failed(&self) -> String {
-        let mut metrics = self.raft.metrics();
-        loop {
-            if let Err(fatal) = &metrics.borrow_watched().running_state {
-                return fatal.to_string();
-            }
-            if metrics.changed().await.is_err() {
-                return "consensus has stopped".to_owned();
-            }
+        // They change seldom, and end with the core, which by then has said why in the others.
+        let mut server = self.raft.server_metrics();
+        while server.changed().await.is_ok() {}
+        match &self.raft.metrics().borrow_watched().running_state {
+            Err(fatal) => fatal.to_string(),
+            Ok(()) => "consensus has stopped".to_owned(),
         }
     }
 
