@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::few::{self, Few};
 use crate::members::Leaving;
 use crate::policy::{Owner, Policy, PolicyId, PolicyName};
 use crate::settings::Settings;
@@ -89,14 +90,16 @@ pub enum Command {
         /// The domain's policy revision at which the charges were matched; the whole table's when there are none.
         revision: u64,
         /// What to charge; empty when no policy applies.
-        charges: Vec<Charge>,
+        #[serde(with = "few")]
+        charges: Few<Charge, 1>,
     },
     /// Forget what the named counters hold.
     Reset {
         /// As in `Decide`.
         revision: u64,
         /// As in `Decide`; hits are ignored.
-        charges: Vec<Charge>,
+        #[serde(with = "few")]
+        charges: Few<Charge, 1>,
     },
     /// Change policies.
     ChangePolicies(PolicyChange),
@@ -112,7 +115,8 @@ pub struct Charge {
     /// 0 looks, below zero gives back.
     pub hits: i64,
     /// One for each limit of the policy, in its order.
-    pub counters: Vec<CounterId>,
+    #[serde(with = "few")]
+    pub counters: Few<CounterId, 2>,
 }
 
 /// A change of policies by one owner, effective at one revision.
@@ -168,7 +172,8 @@ pub struct Decision {
     /// Whether every enforced limit admits.
     pub admitted: bool,
     /// Charge by charge, each limit in its policy's order.
-    pub limits: Vec<LimitState>,
+    #[serde(with = "few")]
+    pub limits: Few<LimitState, 2>,
 }
 
 /// Where a limit stands after a decision.

@@ -3,6 +3,7 @@
 use crate::algorithm;
 use crate::command::{Charge, CounterId, Decision, LimitState, Outcome};
 use crate::counters::Counters;
+use crate::few::Few;
 use crate::policy::{Enforcement, Limit, PolicyId};
 use crate::policy_table::{PolicyTable, Row};
 use crate::shard::Counter;
@@ -37,7 +38,7 @@ impl Scene<'_> {
         if !self.is_current(revision, charges) {
             return Outcome::Rematch;
         }
-        let mut limits = Vec::with_capacity(charges.iter().map(|charge| charge.counters.len()).sum());
+        let mut limits = Few::new();
         let mut denied = false;
         let mut shadowed = false;
         for charge in charges {
@@ -139,7 +140,7 @@ impl Scene<'_> {
     /// Finds a policy without room for the counters it needs. A shadow policy without room is left uncharged instead, since
     /// it must not stand against a request.
     fn drop_full(&self, charges: &[Charge], limits: &mut [LimitState], writes: &mut Vec<Write>) -> Option<PolicyId> {
-        let mut needs: Vec<(PolicyId, u64)> = Vec::new();
+        let mut needs: Few<(PolicyId, u64), 2> = Few::new();
         for write in writes.iter().filter(|write| write.counter.is_some() && !write.known) {
             match needs.iter_mut().find(|(policy, _)| *policy == write.policy) {
                 Some((_, needed)) => *needed += 1,

@@ -18,6 +18,7 @@ pub mod command;
 mod conditions;
 mod counters;
 mod decide;
+mod few;
 #[cfg(test)]
 mod forerunner_a;
 pub mod machine;
@@ -39,6 +40,7 @@ pub use command::{
     Batch, Charge, Command, CounterId, Decision, LimitState, Outcome, Part, PartOutcome, PolicyChange, PolicyConflict,
     PolicyOutcome, Sequence, SessionId,
 };
+pub use few::Few;
 pub use machine::StateMachine;
 pub use matcher::{Matched, Rules};
 pub use members::{Leaving, Members};

@@ -9,6 +9,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::command::{Charge, CounterId};
 use crate::conditions::{ConditionIndex, all_hold, value_of};
+use crate::few::Few;
 use crate::policy::{Enforcement, KeyMatch, Limit, Owner, Policy, PolicyId, PolicyName, ValueMatch};
 use crate::policy_table::PolicyTable;
 use crate::request::{Descriptor, Request};
@@ -22,7 +23,7 @@ pub struct Matched {
     pub revision: u64,
     /// One for each policy and descriptor that match, by descriptor, then by policy id. Empty: no limit applies and
     /// the request is admitted.
-    pub charges: Vec<Charge>,
+    pub charges: Few<Charge, 1>,
 }
 
 /// The policies at one revision, indexed for matching. Immutable; share it as `Arc<Rules>`.
@@ -61,7 +62,7 @@ impl Rules {
     #[must_use]
     pub fn match_request(&self, request: &Request) -> Matched {
         let Some(domain) = self.domains.get(&request.domain) else {
-            return Matched { revision: self.revision(), charges: Vec::new() };
+            return Matched { revision: self.revision(), charges: Few::new() };
         };
         let mut charges = domain.match_in(&domain.regular, request);
         if charges.is_empty() {
@@ -144,8 +145,8 @@ impl DomainIndex {
         Some(Self { revision, regular: index(false), fallback: index(true), policies })
     }
 
-    fn match_in(&self, index: &ConditionIndex, request: &Request) -> Vec<Charge> {
-        let mut charges = Vec::new();
+    fn match_in(&self, index: &ConditionIndex, request: &Request) -> Few<Charge, 1> {
+        let mut charges = Few::new();
         for descriptor in &request.descriptors {
             let first = charges.len();
             index.candidates(&descriptor.entries, |number| {
@@ -176,7 +177,7 @@ impl IndexedPolicy {
         if !all_hold(&self.policy.matches, entries) {
             return None;
         }
-        let values: Option<Vec<&str>> = self.policy.count_by.iter().map(|key| value_of(entries, key)).collect();
+        let values: Option<Few<&str, 2>> = self.policy.count_by.iter().map(|key| value_of(entries, key)).collect();
         let values = values?;
         let counters = self.identities.iter().map(|identity| {
             let mut hasher = *identity;

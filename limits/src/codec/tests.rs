@@ -17,15 +17,20 @@ use crate::testing::{policy, policy_name};
 fn charges() -> impl Strategy<Value = Vec<Charge>> {
     let counters = prop::collection::vec(any::<[u8; 16]>().prop_map(CounterId), 0..4);
     let charge = (any::<u32>(), any::<Option<u16>>(), any::<i64>(), counters).prop_map(
-        |(policy, overridden, hits, counters)| Charge { policy: PolicyId(policy), overridden, hits, counters },
+        |(policy, overridden, hits, counters)| Charge {
+            policy: PolicyId(policy),
+            overridden,
+            hits,
+            counters: counters.into(),
+        },
     );
     prop::collection::vec(charge, 0..4)
 }
 
 fn commands() -> impl Strategy<Value = Command> {
     prop_oneof![
-        4 => (any::<u64>(), charges()).prop_map(|(revision, charges)| Command::Decide { revision, charges }),
-        1 => (any::<u64>(), charges()).prop_map(|(revision, charges)| Command::Reset { revision, charges }),
+        4 => (any::<u64>(), charges()).prop_map(|(revision, charges)| Command::Decide { revision, charges: charges.into() }),
+        1 => (any::<u64>(), charges()).prop_map(|(revision, charges)| Command::Reset { revision, charges: charges.into() }),
         1 => "[a-z]{0,9}".prop_map(|name| PolicyChange::Put(Owner::Files, vec![policy(&name)])).prop_map(Command::ChangePolicies),
         1 => "[a-z]{0,9}".prop_map(|name| Command::ChangePolicies(PolicyChange::Delete(Owner::Api, vec![policy_name(&name)]))),
     ]
@@ -61,7 +66,7 @@ fn outcomes() -> impl Strategy<Value = Vec<PartOutcome>> {
         exceeded,
     });
     let decision = (any::<bool>(), prop::collection::vec(limit, 0..4))
-        .prop_map(|(admitted, limits)| Outcome::Decided(Decision { admitted, limits }));
+        .prop_map(|(admitted, limits)| Outcome::Decided(Decision { admitted, limits: limits.into() }));
     let outcome = prop_oneof![
         4 => decision,
         1 => Just(Outcome::Rematch),
@@ -160,8 +165,13 @@ fn enormous_counts_allocate_nothing() {
 /// The layout on disk and on the wire. A change here needs a new version and a feature level.
 #[test]
 fn layout_of_version_1() {
-    let charge = Charge { policy: PolicyId(3), overridden: Some(2), hits: -1, counters: vec![CounterId([0xab; 16])] };
-    let commands = Arc::new(vec![Command::Decide { revision: 300, charges: vec![charge] }]);
+    let charge = Charge {
+        policy: PolicyId(3),
+        overridden: Some(2),
+        hits: -1,
+        counters: [CounterId([0xab; 16])].into_iter().collect(),
+    };
+    let commands = Arc::new(vec![Command::Decide { revision: 300, charges: vec![charge].into() }]);
     let batch = Batch {
         stamp: ClusterTime(1),
         parts: vec![Part::Commands { session: SessionId(5), sequence: 6, commands }, Part::RaiseFeatureLevel(9)],

@@ -152,14 +152,14 @@ fn charges_that_do_not_fit_the_policies_answer_rematch() {
     let spoilt: [Vec<Charge>; 5] = [
         vec![Charge { policy: crate::PolicyId(99), ..charges[0].clone() }],
         vec![Charge { overridden: Some(0), ..charges[0].clone() }],
-        vec![Charge { counters: vec![], ..charges[0].clone() }],
+        vec![Charge { counters: vec![].into(), ..charges[0].clone() }],
         vec![charges[0].clone(), Charge { policy: id("other"), ..charges[0].clone() }],
         vec![Charge { policy: id("disabled"), ..charges[0].clone() }],
     ];
     for charges in spoilt {
-        let decide = Command::Decide { revision, charges: charges.clone() };
+        let decide = Command::Decide { revision, charges: charges.clone().into() };
         assert_eq!(world.send(vec![decide]), [Outcome::Rematch], "{charges:?}");
-        assert_eq!(world.send(vec![Command::Reset { revision, charges }]), [Outcome::Rematch]);
+        assert_eq!(world.send(vec![Command::Reset { revision, charges: charges.into() }]), [Outcome::Rematch]);
     }
 }
 
@@ -168,7 +168,7 @@ fn request_that_met_no_policy_is_judged_by_the_whole_tables_revision() {
     let elsewhere = Policy { domain: "elsewhere".to_owned(), ..policy("other") };
     let mut world = World::new(vec![elsewhere.clone()]);
     let matched = world.command(&client("a", 1));
-    let admitted = Outcome::Decided(Decision { admitted: true, limits: vec![] });
+    let admitted = Outcome::Decided(Decision { admitted: true, limits: vec![].into() });
     assert_eq!(world.send(vec![matched.clone()]), [admitted]);
     world.put(Policy { fallback: true, ..elsewhere });
     assert_eq!(world.send(vec![matched]), [Outcome::Rematch]);
@@ -192,7 +192,7 @@ fn reset_forgets_what_was_used() {
     world.decide(&client("a", 4));
     world.decide(&client("b", 4));
     let Command::Decide { revision, charges } = world.command(&client("a", 1)) else { unreachable!() };
-    let reset = Command::Reset { revision, charges };
+    let reset = Command::Reset { revision, charges: charges.into() };
     assert_eq!(world.machine.evaluate(ClusterTime(0), &reset), Outcome::Reset);
     assert_eq!(world.remaining("a"), 1);
     assert_eq!(world.send(vec![reset.clone(), reset]), [Outcome::Reset, Outcome::Reset]);

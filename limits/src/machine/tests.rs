@@ -165,7 +165,7 @@ impl Model {
             }
         }
         let limits = self.clone().charge(rules, now, looks.iter()).0;
-        Decision { admitted: fits, limits }
+        Decision { admitted: fits, limits: limits.into() }
     }
 
     /// Charges one by one and says whether all fitted.
@@ -337,7 +337,7 @@ fn only_the_first_founding_counts() {
 fn before_the_founding_every_decision_is_a_rematch() {
     let mut world = World::with(Settings::default(), vec![policy("p")]);
     assert_eq!(world.decide(&client("a", 1)), Outcome::Rematch);
-    let nothing = Command::Decide { revision: world.machine.revision(), charges: vec![] };
+    let nothing = Command::Decide { revision: world.machine.revision(), charges: vec![].into() };
     assert_eq!(world.send(vec![nothing]), [Outcome::Rematch]);
 }
 

@@ -156,7 +156,7 @@ fn valued(rules: &Rules, request: &Request) -> Vec<(Charge, Vec<String>)> {
     found
 }
 
-fn counter_of(policy: Policy, request: &Request) -> Vec<CounterId> {
+fn counter_of(policy: Policy, request: &Request) -> Few<CounterId, 2> {
     World::new(vec![policy]).machine.rules().match_request(request).charges.remove(0).counters
 }
 
@@ -171,7 +171,7 @@ fn same_text_divided_otherwise_is_another_counter() {
         |count_by: &[&str]| Policy { count_by: count_by.iter().map(|key| (*key).to_owned()).collect(), ..policy("p") };
     let a = client("a", 1);
     let pairs = |entries: &[(&str, &str)]| request(1, &[entries]);
-    let ids: BTreeSet<Vec<CounterId>> = [
+    let ids: BTreeSet<Few<CounterId, 2>> = [
         counter_of(named("ab", "c", "d"), &a),
         counter_of(named("a", "bc", "d"), &a),
         counter_of(named("a", "b", "cd"), &a),
@@ -245,7 +245,7 @@ fn domain_without_policies_meets_nothing_at_the_whole_tables_revision() {
     let mut world = World::new(vec![policy("p")]);
     world.put(policy("q"));
     let elsewhere = Request { domain: "elsewhere".to_owned(), ..client("a", 1) };
-    assert_eq!(world.machine.rules().match_request(&elsewhere), Matched { revision: 2, charges: vec![] });
+    assert_eq!(world.machine.rules().match_request(&elsewhere), Matched { revision: 2, charges: vec![].into() });
 }
 
 #[test]

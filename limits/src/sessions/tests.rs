@@ -14,7 +14,7 @@ fn opened() -> Sessions {
 /// A result that can be told apart, of so many limit states.
 fn result(remaining: u64, limits: usize) -> Arc<Vec<Outcome>> {
     let limit = LimitState { remaining, reset_ns: 0, retry_ns: 0, exceeded: false };
-    Arc::new(vec![Outcome::Decided(Decision { admitted: true, limits: vec![limit; limits] })])
+    Arc::new(vec![Outcome::Decided(Decision { admitted: true, limits: vec![limit; limits].into() })])
 }
 
 fn keep(sessions: &mut Sessions, sequence: Sequence) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use openraft_rt::Instant as _;
 use quorate_limits::{
-    Charge, Command, Decision, Enforcement, Matched, OnUnavailable, Outcome, PolicyChange, PolicyOutcome, Request,
+    Charge, Command, Decision, Enforcement, Few, Matched, OnUnavailable, Outcome, PolicyChange, PolicyOutcome, Request,
     Rules,
 };
 
@@ -212,8 +212,8 @@ fn judged(
     Some(match outcome {
         Ok(Outcome::Decided(decision)) => Ok(Verdict::new(Arc::clone(rules), matched.charges, decision)),
         Ok(Outcome::Reset) => {
-            let decision = Decision { admitted: true, limits: Vec::new() };
-            Ok(Verdict::new(Arc::clone(rules), Vec::new(), decision))
+            let decision = Decision { admitted: true, limits: Few::new() };
+            Ok(Verdict::new(Arc::clone(rules), Few::new(), decision))
         }
         Ok(Outcome::CountersFull(_)) => fail(UnavailableReason::CountersFull),
         Ok(Outcome::Rematch | Outcome::Policies(_)) => return None,

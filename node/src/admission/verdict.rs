@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_limits::{Charge, Decision, Enforcement, OnUnavailable, PolicyName, Rules};
+use quorate_limits::{Charge, Decision, Enforcement, Few, OnUnavailable, PolicyName, Rules};
 
 /// How fresh a check must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Verdict {
     /// The revision of the whole policy table it was judged by.
     pub revision: u64,
     rules: Arc<Rules>,
-    charges: Vec<Charge>,
+    charges: Few<Charge, 1>,
     decision: Decision,
 }
 
@@ -53,7 +53,7 @@ pub struct LimitReport<'a> {
 impl Verdict {
     /// A verdict from what was matched and what came out.
     #[must_use]
-    pub fn new(rules: Arc<Rules>, charges: Vec<Charge>, decision: Decision) -> Self {
+    pub fn new(rules: Arc<Rules>, charges: Few<Charge, 1>, decision: Decision) -> Self {
         Self { admitted: decision.admitted, revision: rules.revision(), rules, charges, decision }
     }
 

@@ -73,7 +73,7 @@ pub(crate) fn verdict(policies: Vec<Policy>, limits: Vec<LimitState>) -> Verdict
     let rules = machine.rules();
     let charges = rules.match_request(&Request::of_client("a")).charges;
     assert_eq!(charges.iter().map(|charge| charge.counters.len()).sum::<usize>(), limits.len(), "one state a limit");
-    Verdict::new(rules, charges, Decision { admitted, limits })
+    Verdict::new(rules, charges, Decision { admitted, limits: limits.into() })
 }
 
 /// A node of one that runs in this process, with `DEFAULT_LIMIT` of 2 a day.
