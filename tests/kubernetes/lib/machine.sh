@@ -17,6 +17,7 @@ machine_boot() {
   # Nothing of this is seen outside: the mounts are the machine's own. /run as after a boot; as kernel settings that
   # cannot differ between machines, and that kubelet would change, files with what it wants to find.
   machine_run "$name" bash -euc '
+    [[ $(readlink /proc/self/ns/mnt) != "$2" ]] || { echo "these are the mounts of the host" >&2; exit 1; }
     mount --make-rshared /
     mount -t tmpfs -o mode=755 tmpfs /run
     mkdir -p /run/lock /run/sysctl
@@ -28,7 +29,7 @@ machine_boot() {
       echo "${setting#*=}" >"$file"
       mount --bind "$file" "/proc/sys/${setting%=*}"
     done
-    ip link set lo up' bash "$run/$name"
+    ip link set lo up' bash "$run/$name" "$(readlink /proc/self/ns/mnt)"
 }
 
 # Process 1 has started the program that it is to be once its own /proc is mounted.

@@ -35,6 +35,7 @@ node_serve() {
 node_configure() {
   local name=$1 config=$run/$1/lib/config
   mkdir -p "$config/cni"
+  # Not every root may let processes be killed later than others when memory runs out (restrict_oom_score_adj).
   cat >"$config/containerd.toml" <<EOF
 version = 2
 [plugins."io.containerd.internal.v1.opt"]
@@ -68,7 +69,6 @@ clusterDNS: [$dns_address]
 clusterDomain: cluster.local
 resolvConf: ""
 failSwapOn: false
-localStorageCapacityIsolation: false
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
 imageGCHighThresholdPercent: 100
 nodeLeaseDurationSeconds: 16
