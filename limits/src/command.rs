@@ -28,7 +28,26 @@ impl<'de> Deserialize<'de> for CounterId {
     }
 }
 
-/// A session: one run of one node's process, named by a random number drawn at its start.
+/// One run of a node's process. A disk counts its starts, and each start draws a name, so a disk that was put back to an
+/// earlier state, or copied, shows: it starts under a number that was used already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Which start of its disk it is, from 1; on the disk before anything is sent.
+    pub boot: u64,
+    /// Random, drawn at the start.
+    pub name: u64,
+}
+
+impl Run {
+    /// Whether this run began from an older state of the disk than `latest`, a run of the same node that is known: it is an
+    /// earlier start, or the same start over again.
+    #[must_use]
+    pub fn is_older_than(self, latest: Self) -> bool {
+        self.boot < latest.boot || (self.boot == latest.boot && self.name != latest.name)
+    }
+}
+
+/// A session: a node's parts are numbered within it. Named by a random number drawn when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub u64);
 
@@ -47,12 +66,13 @@ pub struct Batch {
 /// What one node put into a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Part {
-    /// Opens a session; any earlier session of the node ends. Refused when `boot` is below the highest seen.
+    /// Opens a session; any earlier session of the node ends. Refused when `run` is [older](Run::is_older_than) than the
+    /// latest seen.
     OpenSession {
         /// The node's Raft id.
         node: u64,
-        /// The node's boot counter, which only grows on one disk.
-        boot: u64,
+        /// The node's process.
+        run: Run,
         /// The session's name.
         session: SessionId,
     },
@@ -142,10 +162,10 @@ pub enum PartOutcome {
     UnknownSession,
     /// The sequence number lies below the window of results kept; nothing was charged by this copy of the part.
     SequenceTooOld,
-    /// A boot counter below the highest seen: the node runs on an older copy of its disk.
+    /// The node runs on an older copy of its disk.
     OlderDisk {
-        /// The highest boot counter seen for the node.
-        highest: u64,
+        /// The latest run of the node that is known.
+        latest: Run,
     },
     /// What came of [`Part::Decommission`].
     Leaving(Leaving),

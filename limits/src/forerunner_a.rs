@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::command::{Command, Outcome, Part, SessionId};
+use crate::command::{Command, Outcome, Part, Run, SessionId};
 use crate::machine::StateMachine;
 use crate::policy::{Algorithm, Policy};
 use crate::settings::Settings;
@@ -134,7 +134,7 @@ fn forerunner_a_reset_is_applied_twice() {
         sequence: 1,
         commands: Arc::new(vec![Command::Reset { revision, charges }]),
     };
-    let open = Part::OpenSession { node: 77, boot: 1, session: SessionId(77) };
+    let open = Part::OpenSession { node: 77, run: Run { boot: 1, name: 1 }, session: SessionId(77) };
     let batch = world.batch(vec![open, part.clone()]);
     world.machine.apply(&batch);
     assert_eq!(world.remaining("a"), 10);

@@ -38,7 +38,7 @@ pub mod time;
 pub use codec::{CodecError, decode_outcomes, encode_outcomes};
 pub use command::{
     Batch, Charge, Command, CounterId, Decision, LimitState, Outcome, Part, PartOutcome, PolicyChange, PolicyConflict,
-    PolicyOutcome, Sequence, SessionId,
+    PolicyOutcome, Run, Sequence, SessionId,
 };
 pub use few::Few;
 pub use machine::StateMachine;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::command::{Batch, Command, CounterId, Outcome, Part, PartOutcome, PolicyChange};
+use crate::command::{Batch, Command, CounterId, Outcome, Part, PartOutcome, PolicyChange, Run};
 use crate::counters::Counters;
 use crate::decide::Write;
 use crate::matcher::Rules;
@@ -92,7 +92,7 @@ impl StateMachine {
     }
 
     /// Takes over the members (Raft id and name, learners included) of a membership entry that is applied. Whoever is not
-    /// among them any more is remembered as removed; the sessions of all others end, and their boot counters are forgotten.
+    /// among them any more is remembered as removed; the sessions of all others end, and their runs are forgotten.
     pub fn set_members(&mut self, members: BTreeMap<u64, String>) {
         self.state.sessions.retain(&members.keys().copied().collect());
         self.state.members.set(members, self.state.now);
@@ -116,6 +116,12 @@ impl StateMachine {
                 Outcome::Policies(PolicyTable::clone(&self.state.table).change(change, &mut BTreeSet::new()))
             }
         }
+    }
+
+    /// The latest run known of each node. The same `Arc` until one of them changes.
+    #[must_use]
+    pub fn runs(&self) -> &Arc<BTreeMap<u64, Run>> {
+        self.state.sessions.runs()
     }
 
     /// The policies in force.
@@ -181,7 +187,7 @@ impl StateMachine {
         match part {
             // A part of it may still have been on its way.
             Part::OpenSession { node, .. } if self.state.members.is_removed(*node) => PartOutcome::UnknownSession,
-            Part::OpenSession { node, boot, session } => self.state.sessions.open(*node, *boot, *session),
+            Part::OpenSession { node, run, session } => self.state.sessions.open(*node, *run, *session),
             Part::Commands { session, sequence, commands } => match self.state.sessions.admit(*session, *sequence) {
                 Admission::Answer(outcome) => outcome,
                 Admission::Apply => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use crate::command::{Outcome, PartOutcome, Sequence, SessionId};
+use crate::command::{Outcome, PartOutcome, Run, Sequence, SessionId};
 
 /// Results kept for each session, and how far behind the highest sequence a part may still come.
 pub const RESULTS_KEPT: u64 = 64;
@@ -30,8 +30,8 @@ pub(crate) enum Admission {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sessions {
     open: BTreeMap<SessionId, Session>,
-    /// The highest boot counter seen of each node.
-    boots: BTreeMap<u64, u64>,
+    /// The latest run seen of each node. Shared with whoever looks at it beside the state machine.
+    runs: Arc<BTreeMap<u64, Run>>,
 }
 
 #[derive(Clone, Debug)]
@@ -63,18 +63,20 @@ impl Kept {
 
 impl Sessions {
     /// Opens a session in place of any earlier one of the node.
-    pub fn open(&mut self, node: u64, boot: u64, session: SessionId) -> PartOutcome {
-        if let Some(highest) = self.boots.get(&node).copied().filter(|highest| boot < *highest) {
-            return PartOutcome::OlderDisk { highest };
+    pub fn open(&mut self, node: u64, run: Run, session: SessionId) -> PartOutcome {
+        if let Some(latest) = self.runs.get(&node).copied().filter(|latest| run.is_older_than(*latest)) {
+            return PartOutcome::OlderDisk { latest };
         }
         if let Some(open) = self.open.get(&session) {
             // The same part again, or a name drawn twice.
             return if open.node == node { PartOutcome::Done } else { PartOutcome::UnknownSession };
         }
-        if !self.boots.contains_key(&node) && self.boots.len() >= SESSIONS_MAX {
+        if !self.runs.contains_key(&node) && self.runs.len() >= SESSIONS_MAX {
             return PartOutcome::UnknownSession;
         }
-        self.boots.insert(node, boot);
+        if self.runs.get(&node) != Some(&run) {
+            Arc::make_mut(&mut self.runs).insert(node, run);
+        }
         self.open.retain(|_, open| open.node != node);
         self.open.insert(session, Session { node, highest: 0, floor: 0, results: BTreeMap::new(), states: 0 });
         PartOutcome::Done
@@ -111,10 +113,17 @@ impl Sessions {
         }
     }
 
-    /// Ends the sessions, and forgets the boot counters, of all but these nodes.
+    /// The latest run of each node.
+    pub fn runs(&self) -> &Arc<BTreeMap<u64, Run>> {
+        &self.runs
+    }
+
+    /// Ends the sessions, and forgets the runs, of all but these nodes.
     pub fn retain(&mut self, members: &BTreeSet<u64>) {
         self.open.retain(|_, session| members.contains(&session.node));
-        self.boots.retain(|node, _| members.contains(node));
+        if self.runs.keys().any(|node| !members.contains(node)) {
+            Arc::make_mut(&mut self.runs).retain(|node, _| members.contains(node));
+        }
     }
 
     /// Feeds all sessions to a state hash. Linear in the number of results kept, not in their size.
@@ -129,9 +138,10 @@ impl Sessions {
                 hasher.write(&kept.digest.to_le_bytes());
             }
         }
-        for (node, boot) in &self.boots {
-            hasher.write_u64(*node);
-            hasher.write_u64(*boot);
+        for (node, run) in &*self.runs {
+            for word in [*node, run.boot, run.name] {
+                hasher.write_u64(word);
+            }
         }
     }
 
@@ -143,7 +153,7 @@ impl Sessions {
             floor: session.floor,
             results: session.results.iter().map(|(sequence, kept)| (*sequence, Arc::clone(&kept.outcomes))).collect(),
         });
-        StoredSessions { open: open.collect(), boots: self.boots.clone() }
+        StoredSessions { open: open.collect(), runs: Arc::clone(&self.runs) }
     }
 
     pub fn from_stored(stored: StoredSessions) -> Self {
@@ -153,7 +163,7 @@ impl Sessions {
             let states = results.values().map(|kept| kept.states).sum();
             (id, Session { node, highest, floor, results, states })
         });
-        Self { open: open.collect(), boots: stored.boots }
+        Self { open: open.collect(), runs: stored.runs }
     }
 }
 
@@ -183,7 +193,7 @@ fn hash_outcome(outcome: &Outcome, hasher: &mut SipHasher13) {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct StoredSessions {
     open: Vec<StoredSession>,
-    boots: BTreeMap<u64, u64>,
+    runs: Arc<BTreeMap<u64, Run>>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::command::{
-    Batch, Command, Decision, Outcome, Part, PartOutcome, PolicyChange, PolicyOutcome, Sequence, SessionId,
+    Batch, Command, Decision, Outcome, Part, PartOutcome, PolicyChange, PolicyOutcome, Run, Sequence, SessionId,
 };
 use crate::machine::StateMachine;
 use crate::policy::{Algorithm, Enforcement, Limit, OnUnavailable, Owner, Policy, PolicyName};
@@ -76,7 +76,7 @@ impl World {
     pub fn with(settings: Settings, policies: Vec<Policy>) -> Self {
         let mut machine = StateMachine::new(settings);
         machine.set_members(members(&[1, 2]));
-        let open = Part::OpenSession { node: 1, boot: 1, session: SESSION };
+        let open = Part::OpenSession { node: 1, run: Run { boot: 1, name: 1 }, session: SESSION };
         machine.apply(&Batch { stamp: ClusterTime(SECOND), parts: vec![open] });
         let mut world = Self { machine, now: SECOND, sequence: 0 };
         world.change(PolicyChange::Put(Owner::Api, policies));

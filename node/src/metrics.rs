@@ -216,6 +216,8 @@ pub struct NodeFigures {
     pub entries_proposed: u64,
     /// Flushes of its log to the disk since its start.
     pub flushes: u64,
+    /// Frames and answers of nodes on older disks, not counted since its start.
+    pub older_disk_frames: u64,
     /// Gossip packets since its start.
     pub gossip: gossip::Counts,
     /// What it knows of its cluster.
@@ -232,6 +234,7 @@ impl NodeFigures {
             waiting: node.waiting(),
             entries_proposed: node.entries_proposed(),
             flushes: node.flushes(),
+            older_disk_frames: node.older_disk_frames(),
             gossip: node.gossip_counts(),
             status: node.status(),
         }
@@ -255,6 +258,7 @@ struct NodeGauges {
     waiting: IntGauge,
     entries: IntCounter,
     flushes: IntCounter,
+    older_disk_frames: IntCounter,
     packets: IntCounterVec,
 }
 
@@ -273,6 +277,11 @@ impl NodeGauges {
         registry.register(Box::new(entries.clone()))?;
         let flushes = IntCounter::new("quorate_storage_flushes_total", "Flushes of the log to the disk (fsync).")?;
         registry.register(Box::new(flushes.clone()))?;
+        let older_disk_frames = IntCounter::new(
+            "quorate_raft_older_disk_frames_total",
+            "Frames and answers not counted because their sender runs on an older copy of its disk.",
+        )?;
+        registry.register(Box::new(older_disk_frames.clone()))?;
         Ok(Self {
             counters: gauge("counters", "Counters this node holds.")?,
             ready: gauge("ready", "1 when this node has caught up since its start and is not draining.")?,
@@ -289,6 +298,7 @@ impl NodeGauges {
             waiting: gauge("admission_waiting", "Commands that wait to be sent to the leader or proposed.")?,
             entries,
             flushes,
+            older_disk_frames,
             packets,
         })
     }
@@ -304,6 +314,7 @@ impl NodeGauges {
         self.waiting.set(number(figures.waiting as u64));
         raise(&self.entries, figures.entries_proposed);
         raise(&self.flushes, figures.flushes);
+        raise(&self.older_disk_frames, figures.older_disk_frames);
         let gossip::Counts { sent, received, foreign, malformed } = figures.gossip;
         for (kind, count) in [("sent", sent), ("received", received), ("foreign", foreign), ("malformed", malformed)] {
             raise(&self.packets.with_label_values(&[kind]), count);

@@ -1,5 +1,6 @@
 //! A whole node below its doors: identity, consensus, gossip, admission. The simulator runs many of these.
 
+mod same_name;
 mod status;
 
 use std::io;
@@ -8,15 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use openraft_rt::AsyncRuntime;
-use quorate_limits::{Part, Policy, PolicyChange, PolicyOutcome, Request, Rules, Settings};
+use openraft_rt::{AsyncRuntime, Select3};
+use quorate_limits::{Part, Policy, PolicyChange, PolicyOutcome, Request, Rules, Run, Settings};
 pub use status::{ClusterStatus, MemberStatus};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::admission::{Consistency, Courier, LeaderQueue, Limiter, Unavailable, UnavailableReason, Verdict};
 use crate::consensus::founding::Founding;
-use crate::consensus::{Consensus, FEATURE_LEVEL, Link, PeerService, Tuning, autopilot};
+use crate::consensus::{Consensus, FEATURE_LEVEL, Link, PeerService, Tuning, answers_as, autopilot};
 use crate::gossip::{Contacts, Datagrams, Gossip, Peer};
 use crate::platform::Platform;
 use crate::storage::{Disk, Identity, LogStore};
@@ -83,7 +84,8 @@ impl<P: Platform> Node<P> {
         datagrams: Arc<dyn Datagrams>,
         contacts: Arc<dyn Contacts>,
     ) -> io::Result<Arc<Self>> {
-        let identity = boot::<P>(disk, &options.name)?;
+        let identity = boot::<P>(disk, &options, &*transport).await?;
+        let run = Run { boot: identity.boot, name: P::random() };
         let me = Peer {
             node: identity.node,
             boot: identity.boot,
@@ -95,10 +97,11 @@ impl<P: Platform> Node<P> {
             http_address: options.http_address.clone(),
         };
         let gossip = Gossip::start(me, datagrams, contacts)?;
-        let link = Arc::new(Link::new(identity.node, identity.cluster, transport, Arc::clone(&gossip)));
+        let link =
+            Arc::new(Link::new(identity.node, run, identity.cluster, Arc::clone(&transport), Arc::clone(&gossip)));
         let consensus = Consensus::start(disk, Arc::clone(&link), &options.tuning).await?;
         let queue = Arc::new(LeaderQueue::new(consensus.clone()));
-        let courier = Arc::new(Courier::new(consensus.clone(), Arc::clone(&queue), identity.boot));
+        let courier = Arc::new(Courier::new(consensus.clone(), Arc::clone(&queue)));
         let limiter = Limiter::start(consensus.clone(), &courier);
         let founding = Arc::new(Founding::new(identity, Arc::clone(&disk.identity), link, Arc::clone(&gossip)));
         let node = Arc::new(Self {
@@ -118,6 +121,7 @@ impl<P: Platform> Node<P> {
         P::spawn(Arc::clone(&node.queue).run());
         P::spawn(autopilot::run(node.consensus.clone(), Arc::clone(&node.gossip)));
         P::spawn(Arc::clone(&node).join());
+        P::spawn(Arc::clone(&node).keep_name(transport));
         Ok(node)
     }
 
@@ -291,6 +295,12 @@ impl<P: Platform> Node<P> {
         self.log.flushes()
     }
 
+    /// Frames and answers of nodes on older copies of their disks, which were not counted.
+    #[must_use]
+    pub fn older_disk_frames(&self) -> u64 {
+        self.consensus.link().older_disk_frames()
+    }
+
     /// Who this node is.
     #[must_use]
     pub fn identity(&self) -> Identity {
@@ -377,8 +387,9 @@ impl<P: Platform> Node<P> {
                 changed.await;
             }
         };
-        match P::Rt::select2(Box::pin(refused), Box::pin(self.consensus.failed())).await {
-            openraft_rt::Select2::First(reason) | openraft_rt::Select2::Second(reason) => reason,
+        let outdated = self.consensus.link().outdated();
+        match P::Rt::select3(Box::pin(refused), Box::pin(outdated), Box::pin(self.consensus.failed())).await {
+            Select3::First(reason) | Select3::Second(reason) | Select3::Third(reason) => reason,
         }
     }
 
@@ -389,13 +400,34 @@ impl<P: Platform> Node<P> {
     }
 }
 
-/// Counts this start, on the disk, before anything is sent. On an empty disk a new identity begins.
-fn boot<P: Platform>(disk: &Disk, name: &str) -> io::Result<Identity> {
+/// Counts this start, on the disk, before anything is sent in this node's name. On an empty disk a new identity begins.
+async fn boot<P: Platform>(disk: &Disk, options: &NodeOptions, transport: &dyn Transport) -> io::Result<Identity> {
+    let (name, address) = (options.name.clone(), Some(options.raft_address.clone()));
     let identity = match disk.identity.load()? {
-        Some(identity) => Identity { boot: identity.boot + 1, name: name.to_owned(), ..identity },
+        Some(identity) => {
+            refuse_a_second_process::<P>(&identity, options, transport).await?;
+            Identity { boot: identity.boot + 1, name, address, ..identity }
+        }
         // Zero is kept free: frames use it for nobody.
-        None => Identity { node: P::random().max(1), name: name.to_owned(), boot: 1, cluster: None, promise: None },
+        None => Identity { node: P::random().max(1), name, boot: 1, cluster: None, address, promise: None },
     };
     disk.identity.save(&identity)?;
     Ok(identity)
+}
+
+/// A copy of a data folder still says where its node ran. If somebody answers there as this node, that one goes on.
+async fn refuse_a_second_process<P: Platform>(
+    identity: &Identity,
+    options: &NodeOptions,
+    transport: &dyn Transport,
+) -> io::Result<()> {
+    let former = identity.address.as_ref().filter(|address| **address != options.raft_address);
+    match former {
+        Some(former) if answers_as::<P>(transport, former, identity.node).await => Err(io::Error::other(format!(
+            "another process runs as node {:016x} at {former}: a data folder must not be used twice, nor a copy of it. \
+             Start this node on an empty DATA_DIR and under a NODE_ID of its own, or stop the other process first",
+            identity.node
+        ))),
+        _ => Ok(()),
+    }
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::command::{
-    Charge, Command, CounterId, Decision, LimitState, Outcome, Part, PolicyChange, PolicyConflict, PolicyOutcome,
+    Charge, Command, CounterId, Decision, LimitState, Outcome, Part, PolicyChange, PolicyConflict, PolicyOutcome, Run,
     SessionId,
 };
 use crate::members::Leaving;
@@ -38,8 +38,11 @@ fn commands() -> impl Strategy<Value = Command> {
 
 fn batches() -> impl Strategy<Value = Batch> {
     let part = prop_oneof![
-        1 => any::<[u64; 3]>()
-            .prop_map(|[node, boot, session]| Part::OpenSession { node, boot, session: SessionId(session) }),
+        1 => any::<[u64; 4]>().prop_map(|[node, boot, name, session]| Part::OpenSession {
+            node,
+            run: Run { boot, name },
+            session: SessionId(session),
+        }),
         4 => (any::<u64>(), any::<u64>(), prop::collection::vec(commands(), 0..5)).prop_map(
             |(session, sequence, commands)| Part::Commands {
                 session: SessionId(session),
@@ -80,7 +83,7 @@ fn outcomes() -> impl Strategy<Value = Vec<PartOutcome>> {
         1 => Just(PartOutcome::Done),
         1 => Just(PartOutcome::UnknownSession),
         1 => Just(PartOutcome::SequenceTooOld),
-        1 => any::<u64>().prop_map(|highest| PartOutcome::OlderDisk { highest }),
+        1 => any::<[u64; 2]>().prop_map(|[boot, name]| PartOutcome::OlderDisk { latest: Run { boot, name } }),
         1 => prop::sample::select(&[Leaving::Intended, Leaving::Left, Leaving::Unknown, Leaving::Last]).prop_map(PartOutcome::Leaving),
     ];
     prop::collection::vec(part, 0..5)

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::algorithm::{self, CounterState};
-use crate::command::{Charge, Decision, LimitState, PolicyOutcome, SessionId};
+use crate::command::{Charge, Decision, LimitState, PolicyOutcome, Run, SessionId};
 use crate::members::Leaving;
 use crate::policy::{Algorithm, Enforcement, KeyMatch, Limit, Owner, Policy, PolicyId, ValueMatch};
 use crate::request::Request;
@@ -133,7 +133,11 @@ impl Script {
             Step::OpenSession => {
                 self.session = SessionId(self.session.0 + 1);
                 self.world.sequence = 0;
-                self.world.batch(vec![Part::OpenSession { node: 1, boot: self.session.0, session: self.session }])
+                self.world.batch(vec![Part::OpenSession {
+                    node: 1,
+                    run: Run { boot: self.session.0, name: 1 },
+                    session: self.session,
+                }])
             }
         }
     }
@@ -448,7 +452,7 @@ fn state_hash_changes_with_every_part_of_the_state() {
     let raise = world.batch(vec![Part::RaiseFeatureLevel(1)]);
     world.machine.apply(&raise);
     note(&world);
-    let open = world.batch(vec![Part::OpenSession { node: 2, boot: 1, session: SessionId(2) }]);
+    let open = world.batch(vec![Part::OpenSession { node: 2, run: Run { boot: 1, name: 1 }, session: SessionId(2) }]);
     world.machine.apply(&open);
     note(&world);
     let leave = world.batch(vec![Part::Decommission { node: 2 }]);

@@ -5,9 +5,13 @@ use crate::command::{Decision, LimitState};
 
 const S: SessionId = SessionId(7);
 
+fn run(boot: u64) -> Run {
+    Run { boot, name: 100 + boot }
+}
+
 fn opened() -> Sessions {
     let mut sessions = Sessions::default();
-    assert_eq!(sessions.open(1, 1, S), PartOutcome::Done);
+    assert_eq!(sessions.open(1, run(1), S), PartOutcome::Done);
     sessions
 }
 
@@ -80,7 +84,7 @@ fn large_results_go_early_and_their_parts_are_refused() {
 fn newer_session_of_a_node_ends_the_earlier_one() {
     let mut sessions = opened();
     keep(&mut sessions, 1);
-    assert_eq!(sessions.open(1, 2, SessionId(8)), PartOutcome::Done);
+    assert_eq!(sessions.open(1, run(2), SessionId(8)), PartOutcome::Done);
     assert_eq!(answer(&sessions, S, 1), Some(PartOutcome::UnknownSession));
     assert_eq!(answer(&sessions, SessionId(8), 1), None);
 }
@@ -89,43 +93,47 @@ fn newer_session_of_a_node_ends_the_earlier_one() {
 fn open_session_resent_keeps_its_results() {
     let mut sessions = opened();
     keep(&mut sessions, 1);
-    assert_eq!(sessions.open(1, 1, S), PartOutcome::Done);
+    assert_eq!(sessions.open(1, run(1), S), PartOutcome::Done);
     assert_eq!(answer(&sessions, S, 1), Some(PartOutcome::Applied(result(1, 1))));
 }
 
 #[test]
-fn boot_counter_below_the_highest_is_an_older_disk() {
+fn boot_counter_below_the_latest_or_the_same_start_again_is_an_older_disk() {
     let mut sessions = opened();
-    sessions.open(1, 5, SessionId(8));
-    assert_eq!(sessions.open(1, 4, SessionId(9)), PartOutcome::OlderDisk { highest: 5 });
+    sessions.open(1, run(5), SessionId(8));
+    for older in [run(4), Run { boot: 5, name: 1 }] {
+        assert_eq!(sessions.open(1, older, SessionId(9)), PartOutcome::OlderDisk { latest: run(5) });
+    }
     assert_eq!(answer(&sessions, SessionId(8), 1), None, "the open session goes on");
+    assert_eq!(sessions.open(1, run(5), SessionId(9)), PartOutcome::Done, "the same process opens another");
+    assert_eq!(sessions.runs().get(&1), Some(&run(5)));
 }
 
 #[test]
 fn name_of_another_nodes_session_refused() {
     let mut sessions = opened();
-    assert_eq!(sessions.open(2, 1, S), PartOutcome::UnknownSession);
+    assert_eq!(sessions.open(2, run(1), S), PartOutcome::UnknownSession);
     assert_eq!(sessions.open[&S].node, 1);
 }
 
 #[test]
-fn member_gone_ends_its_session_and_boot_counter() {
+fn member_gone_ends_its_session_and_forgets_its_run() {
     let mut sessions = opened();
-    sessions.open(2, 9, SessionId(8));
+    sessions.open(2, run(9), SessionId(8));
     sessions.retain(&BTreeSet::from([1]));
     assert_eq!(answer(&sessions, S, 1), None);
     assert_eq!(answer(&sessions, SessionId(8), 1), Some(PartOutcome::UnknownSession));
-    assert_eq!(sessions.open(2, 1, SessionId(9)), PartOutcome::Done);
+    assert_eq!(sessions.open(2, run(1), SessionId(9)), PartOutcome::Done);
 }
 
 #[test]
 fn more_nodes_than_a_cluster_has_refused() {
     let mut sessions = Sessions::default();
     for node in 0..SESSIONS_MAX as u64 {
-        assert_eq!(sessions.open(node, 1, SessionId(node)), PartOutcome::Done);
+        assert_eq!(sessions.open(node, run(1), SessionId(node)), PartOutcome::Done);
     }
-    assert_eq!(sessions.open(5000, 1, SessionId(5000)), PartOutcome::UnknownSession);
-    assert_eq!(sessions.open(7, 2, SessionId(5001)), PartOutcome::Done);
+    assert_eq!(sessions.open(5000, run(1), SessionId(5000)), PartOutcome::UnknownSession);
+    assert_eq!(sessions.open(7, run(2), SessionId(5001)), PartOutcome::Done);
 }
 
 #[test]

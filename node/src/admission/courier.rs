@@ -12,6 +12,7 @@ use tracing::{debug, info};
 
 use super::LeaderQueue;
 use super::session::Session;
+use crate::consensus::older_disk::OlderDisk;
 use crate::consensus::wire::{self, ForwardAnswer, Kind, Read, ReadAnswer};
 use crate::consensus::{Consensus, NotLeader};
 use crate::platform::{Instant, Platform};
@@ -32,37 +33,32 @@ pub struct SessionRefused(pub String);
 pub struct Courier<P: Platform> {
     consensus: Consensus<P>,
     queue: Arc<LeaderQueue<P>>,
-    boot: u64,
     session: Session,
 }
 
 impl<P: Platform> Courier<P> {
-    /// A courier for a node that started for the `boot`th time.
-    pub fn new(consensus: Consensus<P>, queue: Arc<LeaderQueue<P>>, boot: u64) -> Self {
-        Self { consensus, queue, boot, session: Session::default() }
+    /// A courier over a node's consensus and its queue.
+    pub fn new(consensus: Consensus<P>, queue: Arc<LeaderQueue<P>>) -> Self {
+        Self { consensus, queue, session: Session::default() }
     }
 
     /// Keeps a session open for as long as the node lives.
     ///
     /// # Errors
-    /// When the cluster has seen a later boot of this node: it runs on an older copy of its disk.
+    /// When the cluster has seen a later run of this node: it runs on an older copy of its disk.
     pub async fn keep_session(&self) -> SessionRefused {
+        let link = self.consensus.link();
         loop {
             self.session.ended().await;
             let id = SessionId(P::random());
-            let part = Part::OpenSession { node: self.consensus.link().me(), boot: self.boot, session: id };
+            let part = Part::OpenSession { node: link.me(), run: link.run(), session: id };
             match self.deliver(&part, P::now() + OPEN_TIMEOUT).await {
                 Some(PartOutcome::Done) => {
                     debug!("session opened");
                     self.session.begin(id);
                 }
-                Some(PartOutcome::OlderDisk { highest }) => {
-                    return SessionRefused(format!(
-                        "this node starts for time {}, but the cluster has seen it start {highest} times: its data is \
-                         an older copy. Remove its data folder and start it again under another \
-                         NODE_ID: it joins as a new member",
-                        self.boot
-                    ));
+                Some(PartOutcome::OlderDisk { latest }) => {
+                    return SessionRefused(OlderDisk::Run(latest).reason(link.run()));
                 }
                 _ => {}
             }

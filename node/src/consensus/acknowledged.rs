@@ -9,38 +9,22 @@ use std::sync::Mutex;
 use crate::storage::Vote;
 use crate::sync::lock;
 
-/// By follower: the vote this node led with, the last index acknowledged under it, and whether a loss was told.
+/// By follower: the vote this node led with, and the last index acknowledged under it.
 #[derive(Debug, Default)]
-pub struct Acknowledged(Mutex<BTreeMap<u64, (Vote, u64, bool)>>);
-
-/// A follower lacks what it acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loss {
-    /// The index that it had acknowledged.
-    pub acknowledged: u64,
-    /// The index, not above it, at which it has nothing or something else now.
-    pub lacks: u64,
-    /// Whether it is the first time that this follower shows it under this vote.
-    pub is_news: bool,
-}
+pub struct Acknowledged(Mutex<BTreeMap<u64, (Vote, u64)>>);
 
 impl Acknowledged {
     /// Takes note that `follower` has everything up to `index`.
     pub fn note(&self, follower: u64, vote: Vote, index: u64) {
         let mut followers = lock(&self.0);
-        let entry = followers.entry(follower).or_insert((vote, index, false));
-        *entry = if entry.0 == vote { (vote, entry.1.max(index), entry.2) } else { (vote, index, false) };
+        let entry = followers.entry(follower).or_insert((vote, index));
+        *entry = if entry.0 == vote { (vote, entry.1.max(index)) } else { (vote, index) };
     }
 
-    /// Whether `follower`, which says that it lacks the entry at `index`, had acknowledged it to this leader.
-    pub fn lost(&self, follower: u64, vote: Vote, index: u64) -> Option<Loss> {
-        let mut followers = lock(&self.0);
-        let (_, acknowledged, told) = followers.get_mut(&follower).filter(|(led, ..)| *led == vote)?;
-        (index <= *acknowledged).then(|| Loss {
-            acknowledged: *acknowledged,
-            lacks: index,
-            is_news: !std::mem::replace(told, true),
-        })
+    /// The last index that `follower` has acknowledged under `vote` so far. A frame sent from now on meets a follower that
+    /// has it, unless its disk is an older one.
+    pub fn so_far(&self, follower: u64, vote: Vote) -> Option<u64> {
+        lock(&self.0).get(&follower).filter(|(led, _)| *led == vote).map(|(_, index)| *index)
     }
 }
 
@@ -51,22 +35,13 @@ mod tests {
     const VOTE: Vote = Vote { term: 3, node: 1, committed: true };
 
     #[test]
-    fn follower_that_never_acknowledged_lacks_entries_nothing_is_lost() {
+    fn acknowledgements_out_of_order_the_highest_counts() {
         let acknowledged = Acknowledged::default();
-        assert_eq!(acknowledged.lost(2, VOTE, 5), None);
-        acknowledged.note(2, VOTE, 4);
-        assert_eq!(acknowledged.lost(2, VOTE, 5), None);
-        assert_eq!(acknowledged.lost(7, VOTE, 4), None);
-    }
-
-    #[test]
-    fn follower_that_acknowledged_lacks_it_later_it_is_lost_and_news_once() {
-        let acknowledged = Acknowledged::default();
+        assert_eq!(acknowledged.so_far(2, VOTE), None);
         acknowledged.note(2, VOTE, 9);
         acknowledged.note(2, VOTE, 8);
-        let loss = |is_news| Some(Loss { acknowledged: 9, lacks: 9, is_news });
-        assert_eq!(acknowledged.lost(2, VOTE, 9), loss(true));
-        assert_eq!(acknowledged.lost(2, VOTE, 9), loss(false));
+        assert_eq!(acknowledged.so_far(2, VOTE), Some(9));
+        assert_eq!(acknowledged.so_far(7, VOTE), None);
     }
 
     #[test]
@@ -74,8 +49,8 @@ mod tests {
         let acknowledged = Acknowledged::default();
         acknowledged.note(2, VOTE, 9);
         let next = Vote { term: 4, ..VOTE };
-        assert_eq!(acknowledged.lost(2, next, 1), None);
+        assert_eq!(acknowledged.so_far(2, next), None);
         acknowledged.note(2, next, 1);
-        assert_eq!(acknowledged.lost(2, next, 9), None);
+        assert_eq!((acknowledged.so_far(2, next), acknowledged.so_far(2, VOTE)), (Some(1), None));
     }
 }

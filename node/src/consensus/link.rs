@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_limits::Run;
 
+use super::machine::State;
+use super::older_disk::{OlderDisk, OlderDisks};
 use super::types::Member;
 use super::wire::{self, Envelope, Kind, Refusal};
 use crate::gossip::Gossip;
@@ -16,14 +19,21 @@ use crate::storage::ClusterId;
 use crate::sync::lock;
 use crate::transport::{Lane, Transport};
 
+/// How long a node may take to hear that its disk is an older copy, or to say who it is.
+const WORD_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The way to other nodes.
 pub struct Link<P: Platform> {
     me: u64,
+    run: Run,
     cluster: Mutex<Option<ClusterId>>,
     transport: Arc<dyn Transport>,
     gossip: Arc<Gossip<P>>,
     /// Addresses from the membership, for those gossip has not met yet.
     members: Mutex<BTreeMap<u64, String>>,
+    /// The applied state, by which other nodes' runs are judged.
+    state: OnceLock<Arc<State>>,
+    older: OlderDisks<P>,
 }
 
 /// Why a call got no answer.
@@ -39,6 +49,8 @@ pub enum CallError {
     Failed(io::Error),
     /// The other side refused it unread.
     Refused(Refusal),
+    /// The node runs on an older copy of its disk: what it says does not count.
+    OlderDisk(u64),
 }
 
 impl fmt::Display for CallError {
@@ -49,14 +61,78 @@ impl fmt::Display for CallError {
             Self::Timeout => write!(f, "no answer in time"),
             Self::Failed(error) => write!(f, "{error}"),
             Self::Refused(refusal) => write!(f, "refused: {refusal:?}"),
+            Self::OlderDisk(node) => write!(f, "node {node:016x} runs on an older copy of its disk"),
         }
     }
 }
 
 impl<P: Platform> Link<P> {
-    /// A link for node `me`.
-    pub fn new(me: u64, cluster: Option<ClusterId>, transport: Arc<dyn Transport>, gossip: Arc<Gossip<P>>) -> Self {
-        Self { me, cluster: Mutex::new(cluster), transport, gossip, members: Mutex::default() }
+    /// A link for node `me`, which runs as `run`.
+    pub fn new(
+        me: u64,
+        run: Run,
+        cluster: Option<ClusterId>,
+        transport: Arc<dyn Transport>,
+        gossip: Arc<Gossip<P>>,
+    ) -> Self {
+        let (cluster, members) = (Mutex::new(cluster), Mutex::default());
+        Self { me, run, cluster, transport, gossip, members, state: OnceLock::new(), older: OlderDisks::default() }
+    }
+
+    /// This process.
+    pub fn run(&self) -> Run {
+        self.run
+    }
+
+    /// Judges the runs of other nodes by this state from now on.
+    pub(super) fn judge_by(&self, state: Arc<State>) {
+        // Set once, by whoever made the link.
+        let _ = self.state.set(state);
+    }
+
+    /// What shows that `node`, which runs as `run`, is on an older disk.
+    fn judge(&self, node: u64, run: Run) -> Option<OlderDisk> {
+        let latest = *self.state.get()?.runs().get(&node)?;
+        run.is_older_than(latest).then_some(OlderDisk::Run(latest))
+    }
+
+    /// Whether frames of `node`, which runs as `run`, must not be counted, and why.
+    pub(super) fn judge_sender(&self, node: u64, run: Run) -> Option<OlderDisk> {
+        let why = self.judge(node, run)?;
+        // It hears so from the refusal.
+        self.older.note(node, why);
+        Some(why)
+    }
+
+    /// A node was caught on an older disk: what it said is not counted, and it is told.
+    pub(super) fn convict(&self, node: u64, why: OlderDisk) -> CallError {
+        if self.older.note(node, why)
+            && let (Some(cluster), Some(address)) = (self.cluster(), self.address(node))
+        {
+            let frame = self.envelope(Kind::OlderDisk, cluster, node).seal(&wire::encode(&why));
+            let told = self.transport.call(&address, Lane::Control, frame);
+            P::spawn(async move { drop(P::timeout(WORD_TIMEOUT, told).await) });
+        }
+        CallError::OlderDisk(node)
+    }
+
+    /// Another member says that this node's disk is an older copy.
+    pub(super) fn hear(&self, why: OlderDisk) {
+        self.older.hear(self.run, why);
+    }
+
+    /// Waits until this node is known to run on an older copy of its disk; says why it must stop.
+    pub async fn outdated(&self) -> String {
+        self.older.heard().await.reason(self.run)
+    }
+
+    /// Frames and answers of nodes on older disks that were not counted.
+    pub fn older_disk_frames(&self) -> u64 {
+        self.older.uncounted()
+    }
+
+    fn envelope(&self, kind: Kind, cluster: ClusterId, to: u64) -> Envelope {
+        Envelope { kind, cluster, from: self.me, run: self.run, to }
     }
 
     /// This node's Raft id.
@@ -114,11 +190,27 @@ impl<P: Platform> Link<P> {
         limit: Duration,
     ) -> Result<Bytes, CallError> {
         let address = self.address(to).ok_or(CallError::NoAddress(to))?;
-        let frame = Envelope { kind, cluster, from: self.me, to }.seal(body);
+        let frame = self.envelope(kind, cluster, to).seal(body);
         let bytes = P::timeout(limit, self.transport.call(&address, lane, frame))
             .await
             .ok_or(CallError::Timeout)?
             .map_err(CallError::Failed)?;
-        wire::decode_answer(bytes).map_err(CallError::Failed)?.map_err(CallError::Refused)
+        let (run, answer) = wire::decode_answer(bytes).map_err(CallError::Failed)?;
+        if let Some(why) = self.judge(to, run) {
+            return Err(self.convict(to, why));
+        }
+        if let Err(Refusal::OlderDisk(why)) = answer {
+            self.hear(why);
+        }
+        answer.map_err(CallError::Refused)
     }
+}
+
+/// Whether somebody at `address` answers as `node`, in whatever state; asked in nobody's name.
+pub async fn answers_as<P: Platform>(transport: &dyn Transport, address: &str, node: u64) -> bool {
+    let nobody = Envelope { kind: Kind::Status, cluster: ClusterId(0), from: 0, run: Run::default(), to: node };
+    let answered = P::timeout(WORD_TIMEOUT, transport.call(address, Lane::Control, nobody.seal(&[]))).await;
+    // Whoever is not meant says so before anything else.
+    let Some(Ok(answer)) = answered else { return false };
+    matches!(wire::decode_answer(answer), Ok((_, answer)) if !matches!(answer, Err(Refusal::OtherNode(_))))
 }

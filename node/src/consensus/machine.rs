@@ -1,7 +1,8 @@
 //! The replicated state machine on this node: applies entries, makes and installs snapshots.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use arc_swap::ArcSwap;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -9,7 +10,7 @@ use futures::{Stream, StreamExt};
 use openraft::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
-use quorate_limits::{Batch, Rules, StateMachine};
+use quorate_limits::{Batch, Rules, Run, StateMachine};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -31,18 +32,25 @@ const IMAGE_VERSION: u8 = 1;
 pub struct State {
     machine: Mutex<StateMachine>,
     rules: ArcSwap<Rules>,
+    runs: ArcSwap<BTreeMap<u64, Run>>,
     changed: Notify,
 }
 
 impl State {
     fn new(machine: StateMachine) -> Self {
         let rules = ArcSwap::new(machine.rules());
-        Self { machine: Mutex::new(machine), rules, changed: Notify::new() }
+        let runs = ArcSwap::new(Arc::clone(machine.runs()));
+        Self { machine: Mutex::new(machine), rules, runs, changed: Notify::new() }
     }
 
     /// The rules as applied so far.
     pub fn rules(&self) -> Arc<Rules> {
         self.rules.load_full()
+    }
+
+    /// The latest run known of each node; does not wait for what is being applied.
+    pub fn runs(&self) -> Arc<BTreeMap<u64, Run>> {
+        self.runs.load_full()
     }
 
     /// Waits until the rules are others than `known`.
@@ -65,7 +73,13 @@ impl State {
         look(&lock(&self.machine))
     }
 
-    fn publish(&self, rules: Arc<Rules>) {
+    /// Shows what is looked at beside the machine. Takes it locked, so that nobody sees an older state after a newer one.
+    fn publish(&self, machine: MutexGuard<'_, StateMachine>) {
+        if !Arc::ptr_eq(&self.runs.load(), machine.runs()) {
+            self.runs.store(Arc::clone(machine.runs()));
+        }
+        let rules = machine.rules();
+        drop(machine);
         if !Arc::ptr_eq(&self.rules.load(), &rules) {
             self.rules.store(rules);
             self.changed.notify_waiters();
@@ -126,9 +140,9 @@ impl<P: Platform> Machine<P> {
             head.membership_at.map(log_id_to_raft::<P>),
             head.membership.into_raft()?,
         );
-        let rules = machine.rules();
-        *lock(&self.state.machine) = machine;
-        self.state.publish(rules);
+        let mut shared = lock(&self.state.machine);
+        *shared = machine;
+        self.state.publish(shared);
         *lock(&self.current) = Some(image);
         #[cfg(feature = "deliberate-bugs")]
         self.show(&crate::probe::Step::Installed(self.last.as_ref().map(log_id_from_raft::<P>)));
@@ -151,9 +165,7 @@ impl<P: Platform> Machine<P> {
                 machine.feature_level()
             )));
         }
-        let rules = machine.rules();
-        drop(machine);
-        self.state.publish(rules);
+        self.state.publish(machine);
         Ok(Applied(outcomes))
     }
 }
@@ -208,7 +220,9 @@ impl<P: Platform> RaftStateMachine<Types<P>> for Machine<P> {
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembershipOf::<Types<P>>::new(Some(entry.log_id), membership.clone());
                     let members = membership.nodes().map(|(id, member)| (*id, member.name.clone())).collect();
-                    lock(&self.state.machine).set_members(members);
+                    let mut machine = lock(&self.state.machine);
+                    machine.set_members(members);
+                    self.state.publish(machine);
                     Applied::default()
                 }
             };

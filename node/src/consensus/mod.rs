@@ -10,6 +10,7 @@ pub mod founding;
 mod link;
 mod machine;
 mod network;
+pub mod older_disk;
 mod service;
 mod types;
 pub mod wire;
@@ -23,7 +24,7 @@ use std::time::Duration;
 
 pub use clock::ClusterClock;
 pub use convert::{decode_payload, encode_payload, log_id_from_raft, log_id_to_raft, vote_from_raft, vote_to_raft};
-pub use link::{CallError, Link};
+pub use link::{CallError, Link, answers_as};
 pub use machine::{FEATURE_LEVEL, Machine, State};
 use openraft::alias::CommittedLeaderIdOf;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -149,6 +150,7 @@ impl<P: Platform> Consensus<P> {
         let clock = Arc::new(ClusterClock::default());
         let machine = Machine::open(Arc::clone(&disk.snapshots), Arc::clone(&clock)).await?;
         let state = machine.state();
+        link.judge_by(Arc::clone(&state));
         let observed = Arc::clone(&clock);
         let volume = Arc::new(AtomicU64::new(0));
         let written = Arc::clone(&volume);

@@ -19,6 +19,7 @@ use openraft::raft::{
 use super::acknowledged::Acknowledged;
 use super::convert::{decode_payload, encode_payload, log_id_from_raft, log_id_to_raft, vote_from_raft, vote_to_raft};
 use super::link::{CallError, Link};
+use super::older_disk::OlderDisk;
 use super::types::{Member, Types};
 use super::wire::{self, Append, AppendAnswer, Kind, SnapshotAnswer, SnapshotPiece, Transfer, VoteAnswer, VoteAsk};
 use crate::platform::Platform;
@@ -102,11 +103,11 @@ impl<P: Platform> Connection<P> {
         Ok(self.link.call(self.target, kind, lane, &body, limit).await?)
     }
 
-    /// Takes note of what the follower acknowledges.
+    /// Takes note of what the follower acknowledges. `before` is what it had acknowledged when the append was sent.
     ///
     /// # Errors
     /// It lacks what it acknowledged before: openraft must not see that answer.
-    fn watch(&self, append: &Append, answer: &AppendAnswer) -> Result<(), RPCError<Types<P>>> {
+    fn watch(&self, append: &Append, answer: &AppendAnswer, before: Option<u64>) -> Result<(), RPCError<Types<P>>> {
         let prev = append.prev.map(|id| id.index);
         let has = match answer {
             AppendAnswer::Success => append.records.last().map(|record| record.id.index).or(prev),
@@ -116,18 +117,12 @@ impl<P: Platform> Connection<P> {
         if let Some(index) = has {
             self.acknowledged.note(self.target, append.vote, index);
         }
-        let (AppendAnswer::Conflict, Some(prev)) = (answer, prev) else { return Ok(()) };
-        let Some(loss) = self.acknowledged.lost(self.target, append.vote, prev) else { return Ok(()) };
-        let reason = format!(
-            "node {:016x} had the log up to entry {} and lacks entry {} now: its data is an older copy",
-            self.target, loss.acknowledged, loss.lacks
-        );
-        if loss.is_news {
-            tracing::error!(
-                "{reason}. Remove its data folder and start it again under another NODE_ID: it joins as a new member"
-            );
+        match (answer, prev, before) {
+            (AppendAnswer::Conflict, Some(lacks), Some(acknowledged)) if lacks <= acknowledged => {
+                Err(self.link.convict(self.target, OlderDisk::Log { acknowledged, lacks }).into())
+            }
+            _ => Ok(()),
         }
-        Err(RPCError::Unreachable(Unreachable::from_string(reason)))
     }
 
     async fn ask_vote(
@@ -187,9 +182,10 @@ impl<P: Platform> RaftNetworkV2<Types<P>> for Connection<P> {
     ) -> Result<AppendEntriesResponse<Types<P>>, RPCError<Types<P>>> {
         let append = append_from_raft::<P>(&rpc);
         let limit = option.hard_ttl().max(APPEND_TIMEOUT);
+        let before = self.acknowledged.so_far(self.target, append.vote);
         let body = self.call(Kind::Append, self.lane, append.encode(), limit).await?;
         let answer: AppendAnswer = wire::decode(&body).map_err(|error| unreadable(&error))?;
-        self.watch(&append, &answer)?;
+        self.watch(&append, &answer, before)?;
         Ok(match answer {
             AppendAnswer::Success => AppendEntriesResponse::Success,
             AppendAnswer::Partial(id) => AppendEntriesResponse::PartialSuccess(id.map(log_id_to_raft::<P>)),

@@ -49,7 +49,7 @@ impl<P: Platform> Service for PeerService<P> {
         Box::pin(async move {
             let (envelope, body) = Envelope::open(frame)?;
             let answer = self.answer(&envelope, body).await;
-            Some(wire::encode_answer(&answer))
+            Some(wire::encode_answer(self.consensus.link().run(), &answer))
         })
     }
 }
@@ -86,6 +86,9 @@ impl<P: Platform> PeerService<P> {
         if mine != Some(envelope.cluster) {
             return Err(Refusal::OtherCluster(mine));
         }
+        if let Some(why) = self.consensus.link().judge_sender(envelope.from, envelope.run) {
+            return Err(Refusal::OlderDisk(why));
+        }
         match envelope.kind {
             Kind::Append => self.append(body).await,
             Kind::Vote | Kind::PreVote => self.vote(envelope.kind, body).await,
@@ -94,6 +97,10 @@ impl<P: Platform> PeerService<P> {
             Kind::Forward => self.forward(body).await,
             Kind::Read => self.read(body).await,
             Kind::Status => reply(&self.status()),
+            Kind::OlderDisk => {
+                self.consensus.link().hear(wire::decode(&body).map_err(malformed)?);
+                reply(&())
+            }
             Kind::Promise | Kind::Welcome => Err(Refusal::Malformed),
         }
     }

@@ -1,21 +1,25 @@
 //! What nodes say to each other, byte by byte.
 //!
-//! A frame is an envelope (version, kind, cluster, sender, target) and a body; an answer is a status byte and a body.
-//! Every frame names the cluster and the node it is meant for, so one that went astray does no harm.
+//! A frame is an envelope (version, kind, cluster, sender and its run, target) and a body; an answer is a status byte, the
+//! run of who answers, and a body. Every frame names the cluster and the node it is meant for, so one that went astray does
+//! no harm; and every one names the process it comes from, so one of a process on an older disk is not counted.
 
 use std::collections::BTreeMap;
 use std::io;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use quorate_limits::{Command, Outcome};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use quorate_limits::{Command, Outcome, Run};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::older_disk::OlderDisk;
 use crate::storage::{ClusterId, LogId, Record, Vote};
 
 /// The version of frames. A node refuses any other.
 const FRAME_VERSION: u8 = 1;
-const ENVELOPE_LEN: usize = 2 + 3 * 8;
+const ENVELOPE_LEN: usize = 2 + 5 * 8;
+/// A status and a run.
+const ANSWER_HEAD_LEN: usize = 1 + 2 * 8;
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub enum Kind {
     Welcome = 9,
     /// A question how far a node is.
     Status = 10,
+    /// Word to a node that its disk is an older copy.
+    OlderDisk = 11,
 }
 
 impl Kind {
@@ -56,6 +62,7 @@ impl Kind {
             8 => Self::Promise,
             9 => Self::Welcome,
             10 => Self::Status,
+            11 => Self::OlderDisk,
             _ => return None,
         })
     }
@@ -68,8 +75,10 @@ pub struct Envelope {
     pub kind: Kind,
     /// The cluster it belongs to.
     pub cluster: ClusterId,
-    /// The Raft id of the sender.
+    /// The Raft id of the sender; 0 for nobody.
     pub from: u64,
+    /// The run of the sender.
+    pub run: Run,
     /// The Raft id it is meant for.
     pub to: u64,
 }
@@ -83,6 +92,7 @@ impl Envelope {
         out.put_u8(self.kind as u8);
         out.put_u64_le(self.cluster.0);
         out.put_u64_le(self.from);
+        put_run(&mut out, self.run);
         out.put_u64_le(self.to);
         out.put_slice(body);
         out.freeze()
@@ -96,9 +106,19 @@ impl Envelope {
         }
         let kind = Kind::from_byte(frame.get_u8())?;
         let cluster = ClusterId(frame.get_u64_le());
-        let (from, to) = (frame.get_u64_le(), frame.get_u64_le());
-        Some((Self { kind, cluster, from, to }, frame))
+        let (from, run, to) = (frame.get_u64_le(), get_run(&mut frame), frame.get_u64_le());
+        Some((Self { kind, cluster, from, run, to }, frame))
     }
+}
+
+fn put_run(out: &mut BytesMut, run: Run) {
+    out.put_u64_le(run.boot);
+    out.put_u64_le(run.name);
+}
+
+/// Takes 16 bytes, which must be there.
+fn get_run(bytes: &mut Bytes) -> Run {
+    Run { boot: bytes.get_u64_le(), name: bytes.get_u64_le() }
 }
 
 /// Why a frame was refused without being looked at.
@@ -112,26 +132,24 @@ pub enum Refusal {
     NotRunning,
     /// The body cannot be read.
     Malformed,
+    /// The sender's disk is an older copy.
+    OlderDisk(OlderDisk),
 }
 
 /// An answer: a body, or why there is none.
 pub type Answer = Result<Bytes, Refusal>;
 
-/// An answer as bytes.
+/// The answer of a node that runs as `run`, as bytes.
 #[must_use]
-pub fn encode_answer(answer: &Answer) -> Bytes {
-    let mut out = BytesMut::new();
-    match answer {
-        Ok(body) => {
-            out.reserve(1 + body.len());
-            out.put_u8(0);
-            out.put_slice(body);
-        }
-        Err(refusal) => {
-            out.put_u8(1);
-            out.put_slice(&encode(refusal));
-        }
-    }
+pub fn encode_answer(run: Run, answer: &Answer) -> Bytes {
+    let (status, body) = match answer {
+        Ok(body) => (0, body.clone()),
+        Err(refusal) => (1, encode(refusal)),
+    };
+    let mut out = BytesMut::with_capacity(ANSWER_HEAD_LEN + body.len());
+    out.put_u8(status);
+    put_run(&mut out, run);
+    out.put_slice(&body);
     out.freeze()
 }
 
@@ -139,13 +157,15 @@ pub fn encode_answer(answer: &Answer) -> Bytes {
 ///
 /// # Errors
 /// When the bytes are damaged.
-pub fn decode_answer(mut bytes: Bytes) -> io::Result<Answer> {
-    match bytes.first() {
-        Some(0) => {
-            bytes.advance(1);
-            Ok(Ok(bytes))
-        }
-        Some(1) => Ok(Err(decode(&bytes[1..])?)),
+pub fn decode_answer(mut bytes: Bytes) -> io::Result<(Run, Answer)> {
+    if bytes.len() < ANSWER_HEAD_LEN {
+        return Err(damaged("an answer"));
+    }
+    let status = bytes.get_u8();
+    let run = get_run(&mut bytes);
+    match status {
+        0 => Ok((run, Ok(bytes))),
+        1 => Ok((run, Err(decode(&bytes)?))),
         _ => Err(damaged("an answer")),
     }
 }

@@ -223,6 +223,12 @@ impl<P: Platform> Agent<P> {
                     _ => (&counters.malformed, &mut self.warned_version),
                 };
                 counter.fetch_add(1, Ordering::Relaxed);
+                if matches!(refused, Refused::Foreign { .. }) && packet.len() > ENVELOPE_BYTES {
+                    // It may know only our addresses, and would never hear whose they are. An envelope alone is not answered.
+                    let mut envelope = BytesMut::with_capacity(ENVELOPE_BYTES);
+                    put_envelope(cluster, &mut envelope);
+                    self.datagrams.send(from, envelope.freeze());
+                }
                 let now = P::now();
                 if refused != Refused::Malformed && warned.is_none_or(|last| now - last >= WARN_PERIOD) {
                     *warned = Some(now);

@@ -37,8 +37,12 @@ fn contacts() -> Fixed {
 }
 
 fn start(net: &Arc<Net>, me: Peer) -> Arc<Gossip<Sim>> {
+    start_with(net, me, &[address(1), address(2), address(3)])
+}
+
+fn start_with(net: &Arc<Net>, me: Peer, contacts: &[SocketAddr]) -> Arc<Gossip<Sim>> {
     let port = net.open(me.gossip_address);
-    Gossip::start(me, port, Arc::new(contacts())).unwrap()
+    Gossip::start(me, port, Arc::new(Fixed(Arc::new(Mutex::new(contacts.to_vec()))))).unwrap()
 }
 
 fn start_three(net: &Arc<Net>) -> Vec<Arc<Gossip<Sim>>> {
@@ -181,6 +185,22 @@ fn nodes_of_two_clusters_ignore_each_other() {
         empty.update(|me| me.cluster = CLUSTER).unwrap();
         until(&empty, "it is of our cluster", |gossip| gossip.peers().len() == 3).await;
         until(&foreign, "it is gone from the other", |gossip| gossip.peers().len() == 1).await;
+    });
+}
+
+#[test]
+fn node_that_only_sends_to_another_cluster_hears_whose_it_is_and_no_echo_goes_on() {
+    simulate(7, async {
+        let net: Arc<Net> = Arc::default();
+        // None of ours has the foreign node among its contacts.
+        let ours = start_with(&net, peer(1, 1, address(1)), &[address(1)]);
+        let foreign = start_with(&net, Peer { cluster: Some(ClusterId(8)), ..peer(3, 1, address(3)) }, &[address(1)]);
+        Sim::sleep(Duration::from_secs(3)).await;
+        assert!(foreign.counts().foreign > 0, "it hears of the other cluster");
+        net.sent.lock().unwrap().clear();
+        Sim::sleep(Duration::from_secs(10)).await;
+        assert!(net.sent.lock().unwrap().len() <= 30, "no more than an announcement and its echo each second");
+        assert_eq!((nodes(&ours), nodes(&foreign)), (vec![1], vec![3]));
     });
 }
 

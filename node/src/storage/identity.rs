@@ -35,6 +35,8 @@ pub struct Identity {
     pub boot: u64,
     /// The cluster this node belongs to, once it does.
     pub cluster: Option<ClusterId>,
+    /// Where this disk's node was reached last by others, `host:port`: a copy of the disk finds there who runs as it.
+    pub address: Option<String>,
     /// What it promised while its cluster was founded.
     pub promise: Option<Promise>,
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use quorate_tests::client::Outcome;
-use quorate_tests::cluster::{Cluster, Node, PATIENCE, Plan, eventually, pause};
+use quorate_tests::cluster::{Cluster, Node, PATIENCE, Plan, RAFT_PORT, eventually, pause};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn voter_whose_disk_is_gone_does_not_vote_under_its_old_id_and_the_limit_holds() {
@@ -41,38 +41,57 @@ async fn voter_whose_disk_is_gone_does_not_vote_under_its_old_id_and_the_limit_h
     assert!(joined.members.iter().any(|member| member.name == "node-9" && member.role == "Learner"), "{joined:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn node_on_an_older_copy_of_its_disk_is_refused_and_told_what_to_do() {
-    let cluster = Plan::of(3).set("DEFAULT_LIMIT", "5/24h").start().await;
-    let node = cluster.node(1);
-    node.stop().await;
-    let copy = cluster.dir().join("copy");
-    copy_folder(node.data_dir(), &copy);
-    for _ in 0..2 {
-        node.start();
-        node.ready().await;
-        assert_eq!(node.client().increment("a").await, Outcome::Admitted);
-        node.stop().await;
-    }
-    std::fs::remove_dir_all(node.data_dir()).unwrap();
-    copy_folder(&copy, node.data_dir());
-    node.start();
-    eventually(PATIENCE, "it says that its disk is an older copy", async || {
-        let log = node.log();
-        if log.contains("older") && log.contains("NODE_ID") { Ok(()) } else { Err(log) }
-    })
-    .await;
-    assert_eq!(admitted(&[cluster.node(0), cluster.node(2)], 10).await, 3, "5 in all, 2 were used");
-    assert!(cluster.node(0).is_running() && cluster.node(2).is_running(), "an old disk must not harm the others");
+/// Waits until a node has ended, and not well; what it said last.
+async fn refusal(node: &Node) -> String {
+    let status = node.ended(PATIENCE).await;
+    assert!(!status.success() && status.code().is_some(), "{status:?}");
+    let log = node.log();
+    assert!(!log.contains("panicked"), "{log}");
+    log.lines().last().unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn follower_on_a_copy_from_before_what_it_acknowledged_the_leader_leaves_it_out_and_says_so() {
+async fn node_on_a_copy_from_one_or_two_starts_ago_stops_and_says_why() {
+    let cluster = Plan::of(3).set("DEFAULT_LIMIT", "9/24h").start().await;
+    let node = cluster.node(1);
+    for starts_ago in [1, 2] {
+        node.stop().await;
+        let copy = cluster.dir().join(format!("copy-{starts_ago}"));
+        copy_folder(node.data_dir(), &copy);
+        for _ in 0..starts_ago {
+            node.start();
+            node.ready().await;
+            assert_eq!(node.client().increment("a").await, Outcome::Admitted);
+            node.stop().await;
+        }
+        let present = cluster.dir().join(format!("present-{starts_ago}"));
+        std::fs::rename(node.data_dir(), &present).unwrap();
+        copy_folder(&copy, node.data_dir());
+        node.start();
+        let said = refusal(node).await;
+        let seen = if starts_ago == 1 {
+            "another process has started for time 2 from this node's data"
+        } else {
+            "but the cluster has seen it start"
+        };
+        assert!(said.contains(seen) && said.contains("start it on an empty DATA_DIR"), "{said}");
+        // Its own, latest data is still good.
+        std::fs::remove_dir_all(node.data_dir()).unwrap();
+        std::fs::rename(&present, node.data_dir()).unwrap();
+        node.start();
+        node.ready().await;
+    }
+    assert_eq!(admitted(&all(&cluster), 20).await, 6, "9 in all, 3 were used");
+    assert!(cluster.nodes().iter().all(Node::is_running), "an old disk must not harm the others");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn follower_on_a_copy_from_before_what_it_acknowledged_is_told_by_the_leader_and_stops() {
     let cluster = Plan::of(3).set("DEFAULT_LIMIT", "5/24h").start().await;
     let leader = cluster.leader().await;
     let follower = cluster.node((leader + 1) % 3);
     let others = [cluster.node(leader), cluster.node((leader + 2) % 3)];
-    // A copy from under a running node, which no boot counter tells from the original.
+    // A copy from under a running node, which no count of starts tells from the original.
     let copy = cluster.dir().join("copy");
     copy_folder(follower.data_dir(), &copy);
     assert_eq!(admitted(&others, 2).await, 2);
@@ -80,14 +99,99 @@ async fn follower_on_a_copy_from_before_what_it_acknowledged_the_leader_leaves_i
     std::fs::remove_dir_all(follower.data_dir()).unwrap();
     copy_folder(&copy, follower.data_dir());
     follower.start();
-    eventually(PATIENCE, "the leader says whose data is an older copy", async || {
-        let log = others[0].log();
-        if log.contains("older copy") && log.contains("NODE_ID") { Ok(()) } else { Err(log) }
-    })
-    .await;
+    let said = refusal(follower).await;
+    assert!(said.contains("this node had acknowledged the log up to entry"), "{said}");
+    assert!(said.contains("start it on an empty DATA_DIR"), "{said}");
+    assert!(others[0].log().contains("its data is an older copy"), "{}", others[0].log());
+    let metrics = others[0].client().get("/metrics").await.unwrap().text();
+    let uncounted =
+        metrics.lines().find_map(|line| line.strip_prefix("quorate_raft_older_disk_frames_total ")).unwrap();
+    assert!(uncounted.parse::<u64>().unwrap() > 0, "{uncounted}");
     assert_eq!(admitted(&others, 10).await, 3, "5 in all, 2 were used");
     assert!(others.iter().all(|node| node.is_running()), "an old disk must not harm the others");
     assert_eq!(cluster.leader().await, leader);
+}
+
+/// Three nodes that run, and a fourth that was not started yet.
+async fn three_and_a_stranger() -> Cluster {
+    let cluster = Plan::of(4).contacts(3).set("DEFAULT_LIMIT", "9/24h").build().await;
+    for node in &cluster.nodes()[..3] {
+        node.start();
+    }
+    cluster.ready().await;
+    cluster
+}
+
+/// The three are as they were: the same members, all of them deciding.
+async fn assert_unharmed(cluster: &Cluster, before: &[String]) {
+    let three: Vec<&Node> = cluster.nodes()[..3].iter().collect();
+    assert!(three.iter().all(|node| node.is_running()), "a stranger must not harm the members");
+    assert_eq!(admitted(&three, 12).await, 9);
+    for node in three {
+        assert!(node.log().lines().all(|line| !line.contains("ERROR")), "{}", node.log());
+        assert_eq!(voters(node).await, before);
+    }
+}
+
+async fn voters(node: &Node) -> Vec<String> {
+    let status = node.client().cluster_status().await.unwrap();
+    let voters = status.members.iter().filter(|member| member.role != "Learner");
+    let mut voters: Vec<_> = voters.map(|member| format!("{} {}", member.name, member.id)).collect();
+    voters.sort();
+    voters
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copied_data_folder_started_beside_its_original_is_refused_and_the_original_stays() {
+    let cluster = three_and_a_stranger().await;
+    let before = voters(cluster.node(0)).await;
+    let (original, stranger) = (cluster.node(1), cluster.node(3));
+    copy_folder(original.data_dir(), stranger.data_dir());
+    for name in [original.name(), stranger.name()] {
+        stranger.set("NODE_ID", name);
+        stranger.start();
+        let said = refusal(stranger).await;
+        let at = format!("at {}:{RAFT_PORT}", original.ip());
+        assert!(said.contains("another process runs as node") && said.contains(&at), "{said}");
+        assert!(said.contains("empty DATA_DIR"), "{said}");
+    }
+    assert_unharmed(&cluster, &before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn second_node_under_the_name_of_a_member_is_refused_and_the_member_stays() {
+    let cluster = three_and_a_stranger().await;
+    let before = voters(cluster.node(0)).await;
+    let (member, stranger) = (cluster.node(1), cluster.node(3));
+    stranger.set("NODE_ID", member.name());
+    stranger.start();
+    let said = refusal(stranger).await;
+    let running = format!("runs under NODE_ID {} at {}:{RAFT_PORT}", member.name(), member.ip());
+    assert!(said.contains(&running) && said.contains("give this node another NODE_ID"), "{said}");
+    assert_unharmed(&cluster, &before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_of_another_cluster_pointed_at_this_one_is_refused_and_says_why() {
+    let other = Plan::of(2).start().await;
+    let cluster = Plan::of(4).contacts(3).set("DEFAULT_LIMIT", "9/24h").beside(&other).build().await;
+    for node in &cluster.nodes()[..3] {
+        node.start();
+    }
+    cluster.ready().await;
+    let before = voters(cluster.node(0)).await;
+    other.node(0).stop().await;
+    let foreign = cluster.node(3);
+    copy_folder(other.node(0).data_dir(), foreign.data_dir());
+    foreign.start();
+    eventually(PATIENCE, "it says whose data it has", async || {
+        let answer = foreign.client().get("/ready").await.map_err(|error| error.to_string())?.text();
+        let says = answer.contains("this node's data belongs to cluster") && answer.contains("CLUSTERS");
+        if says { Ok(()) } else { Err(answer) }
+    })
+    .await;
+    assert_unharmed(&cluster, &before).await;
+    foreign.kill();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -90,7 +90,7 @@ fn differ(rules: &Rules, policies: &[Policy]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use quorate_limits::{Batch, Command, Part, SessionId, Settings, StateMachine};
+    use quorate_limits::{Batch, Command, Part, Run, SessionId, Settings, StateMachine};
 
     use super::*;
     use crate::config::DefaultLimit;
@@ -105,8 +105,10 @@ mod tests {
         let mut machine = StateMachine::new(Settings { secret: [0; 16], counters_max: 1000 });
         let session = SessionId(1);
         let commands = Arc::new(changes.into_iter().map(Command::ChangePolicies).collect());
-        let parts =
-            vec![Part::OpenSession { node: 1, boot: 1, session }, Part::Commands { session, sequence: 1, commands }];
+        let parts = vec![
+            Part::OpenSession { node: 1, run: Run { boot: 1, name: 1 }, session },
+            Part::Commands { session, sequence: 1, commands },
+        ];
         machine.apply(&Batch { parts, ..Batch::default() });
         machine.rules()
     }
