@@ -411,7 +411,7 @@ fn member_gone_ends_its_session() {
     world.machine.set_members(members(&[2]));
     let batch = world.batch(vec![Part::Commands { session: SESSION, sequence: 99, commands: Arc::default() }]);
     assert_eq!(world.machine.apply(&batch), [PartOutcome::UnknownSession]);
-    let again = world.batch(vec![Part::OpenSession { node: 1, boot: 2, session: SessionId(3) }]);
+    let again = world.batch(vec![Part::OpenSession { node: 1, run: Run { boot: 2, name: 1 }, session: SessionId(3) }]);
     assert_eq!(world.machine.apply(&again), [PartOutcome::UnknownSession], "an id that was removed never comes back");
 }
 
