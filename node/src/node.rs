@@ -411,6 +411,8 @@ async fn boot<P: Platform>(disk: &Disk, options: &NodeOptions, transport: &dyn T
         // Zero is kept free: frames use it for nobody.
         None => Identity { node: P::random().max(1), name, boot: 1, cluster: None, address, promise: None },
     };
+    disk.log.bind(identity.node, identity.boot)?;
+    disk.snapshots.bind(identity.node);
     disk.identity.save(&identity)?;
     Ok(identity)
 }

@@ -36,6 +36,7 @@ fn figures() -> NodeFigures {
         waiting: 3,
         entries_proposed: 40,
         flushes: 50,
+        older_disk_frames: 6,
         gossip: gossip::Counts { sent: 9, received: 8, foreign: 1, malformed: 0 },
         status: status(),
     }

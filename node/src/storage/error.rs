@@ -4,9 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// What to do with a node whose data cannot be trusted any more.
-const REJOIN: &str = "this node must not vote with what it has. If the other members hold a quorum, remove the data \
-                      folder of this node and start it again under another NODE_ID: it joins as a new member \
-                      and copies the state from them";
+const REJOIN: &str = "this node must not vote with what it has. If the other members hold a quorum, start it with an \
+                      empty DATA_DIR: it replaces its former self and copies the state from them";
 
 /// Why a data folder, or a file in it, could not be opened. The message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +46,14 @@ pub enum OpenError {
         /// What this build writes.
         known: u64,
     },
+    /// Files of the folder are not of one piece.
+    #[error("{} {reason}; put the folder back as it was. Otherwise {REJOIN}", .path.display())]
+    Mixed {
+        /// The file or folder that does not fit.
+        path: PathBuf,
+        /// How it does not.
+        reason: String,
+    },
     /// Part of the data is there and part is gone.
     #[error("the data folder {} holds {present} but no {missing}; {REJOIN}", .folder.display())]
     Incomplete {
@@ -83,9 +90,10 @@ impl From<OpenError> for io::Error {
         let kind = match &error {
             OpenError::Io { source, .. } => source.kind(),
             OpenError::InUse(_) => io::ErrorKind::ResourceBusy,
-            OpenError::Damaged { .. } | OpenError::Version { .. } | OpenError::Incomplete { .. } => {
-                io::ErrorKind::InvalidData
-            }
+            OpenError::Damaged { .. }
+            | OpenError::Version { .. }
+            | OpenError::Mixed { .. }
+            | OpenError::Incomplete { .. } => io::ErrorKind::InvalidData,
         };
         io::Error::new(kind, error)
     }

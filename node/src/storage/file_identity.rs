@@ -1,7 +1,7 @@
 //! A node's identity in `node.json`.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,9 @@ const FILE: &str = "node.json";
 
 /// The version of the whole data folder's layout.
 const VERSION: u64 = 1;
+
+/// No identity is longer; a damaged file may be.
+const BYTES_MAX: u64 = 1 << 20;
 
 /// An [`IdentityStore`] in a folder.
 pub struct FileIdentityStore {
@@ -48,7 +51,12 @@ impl FileIdentityStore {
     }
 
     pub(super) fn read(&self) -> Result<Option<Identity>, OpenError> {
-        let bytes = match fs::read(&self.path) {
+        let read = || -> io::Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            File::open(&self.path)?.take(BYTES_MAX).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let bytes = match read() {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(OpenError::io("read", &self.path, error)),

@@ -8,6 +8,7 @@ use super::error::OpenError;
 use super::file_identity::FileIdentityStore;
 use super::file_log::FileLog;
 use super::file_snapshot::FileSnapshotStore;
+use super::full::FolderSpace;
 use super::log_tail::check_tail;
 use super::replace_file::sync_folder_of;
 use super::{Disk, LogState, LogStore};
@@ -49,7 +50,7 @@ impl Disk {
         let identity = FileIdentityStore::open(folder)?;
         let snapshots = FileSnapshotStore::open(folder)?;
         let has_identity = identity.read()?.is_some();
-        let has_records = check_tail(&log_folder)?;
+        let has_records = check_tail(&log_folder)? > 0;
         let incomplete = |present, missing| {
             let folder = folder.to_owned();
             Err(OpenError::Incomplete { folder, present, missing })
@@ -69,7 +70,8 @@ impl Disk {
         for path in [&log_folder, folder] {
             sync_folder_of(path).map_err(|error| OpenError::io("sync the folder of", path, error))?;
         }
-        let disk = Self { log: Arc::new(log), snapshots: Arc::new(snapshots), identity: Arc::new(identity) };
+        let space = Arc::new(FolderSpace(folder.to_owned()));
+        let disk = Self { space, log: Arc::new(log), snapshots: Arc::new(snapshots), identity: Arc::new(identity) };
         Ok((disk, lock))
     }
 }

@@ -21,7 +21,7 @@ impl raft_log::Types for Kinds {
     type LogPayload = Payload;
     type Vote = StoredVote;
     type Callback = SyncSender<io::Result<()>>;
-    type UserData = u64;
+    type UserData = Owner;
 
     fn log_index(log_id: &LogId) -> u64 {
         log_id.index
@@ -30,6 +30,15 @@ impl raft_log::Types for Kinds {
     fn payload_size(payload: &Payload) -> u64 {
         payload.0.len() as u64
     }
+}
+
+/// Whose log it is, and which start of its disk used it last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    /// The node's Raft id.
+    pub node: u64,
+    /// The disk's starts so far.
+    pub boot: u64,
 }
 
 /// A record's payload.
@@ -57,6 +66,18 @@ impl Encode for LogId {
 impl Decode for LogId {
     fn decode<R: Read>(mut r: R) -> io::Result<Self> {
         Ok(Self { term: u64::decode(&mut r)?, index: u64::decode(&mut r)? })
+    }
+}
+
+impl Encode for Owner {
+    fn encode<W: Write>(&self, mut w: W) -> io::Result<usize> {
+        Ok(self.node.encode(&mut w)? + self.boot.encode(&mut w)?)
+    }
+}
+
+impl Decode for Owner {
+    fn decode<R: Read>(mut r: R) -> io::Result<Self> {
+        Ok(Self { node: u64::decode(&mut r)?, boot: u64::decode(&mut r)? })
     }
 }
 

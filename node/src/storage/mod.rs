@@ -13,13 +13,18 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 mod adapter;
+#[cfg(test)]
+mod attacks;
 mod error;
 mod file_identity;
 mod file_log;
 mod file_snapshot;
+mod flushed_mark;
 mod folder;
+mod full;
 mod identity;
 mod log_codec;
+mod log_replay;
 mod log_tail;
 mod replace_file;
 
@@ -29,6 +34,7 @@ pub use file_identity::FileIdentityStore;
 pub use file_log::FileLog;
 pub use file_snapshot::FileSnapshotStore;
 pub use folder::{DirectoryLock, lock_directory};
+pub use full::is_full;
 pub use identity::{ClusterId, Identity, Promise};
 
 /// The position of a record in the log.
@@ -84,7 +90,18 @@ pub type FlushDone = Box<dyn FnOnce(io::Result<()>) + Send>;
 
 /// A Raft log on a disk. Calls only queue; nothing is durable before a later [`flush`](LogStore::flush) reports so.
 /// Order is kept: a vote and entries written in one order become durable in that order.
+///
+/// A full disk is a slow disk: what was written waits, in order, and a flush is reported once there is room again. Any
+/// other failure is final.
 pub trait LogStore: Send + Sync + 'static {
+    /// Ties the log to start `boot` of node `node`, durably, before anything else is written.
+    ///
+    /// # Errors
+    /// When it is tied to another node, or to another start than this one or the one before; when the disk refuses.
+    fn bind(&self, node: u64, boot: u64) -> io::Result<()> {
+        let _ = (node, boot);
+        Ok(())
+    }
     /// What the log holds, as written so far.
     fn state(&self) -> LogState;
     /// Adds records behind the last one, without a gap.
@@ -127,6 +144,10 @@ pub trait LogStore: Send + Sync + 'static {
     fn flushes(&self) -> u64 {
         0
     }
+    /// Whether writes wait for room on a full disk.
+    fn waits_for_room(&self) -> bool {
+        false
+    }
 }
 
 /// Makes a snapshot's bytes; runs where blocking is allowed.
@@ -134,7 +155,12 @@ pub type ProduceImage = Box<dyn FnOnce() -> Vec<u8> + Send>;
 
 /// Where the last snapshot is kept. An image is opaque here; it is stored with a checksum of the file's own.
 pub trait SnapshotStore: Send + Sync + 'static {
-    /// Replaces the snapshot, durably and as a whole: after a crash there is the old one or the new one.
+    /// Ties what is saved from now on to a node; a snapshot of another one is refused when it is loaded.
+    fn bind(&self, node: u64) {
+        let _ = node;
+    }
+    /// Replaces the snapshot, durably and as a whole: after a crash there is the old one or the new one. Waits for room on a
+    /// full disk.
     fn save(&self, produce: ProduceImage) -> BoxFuture<'static, io::Result<Bytes>>;
     /// The last snapshot saved.
     fn load(&self) -> BoxFuture<'static, io::Result<Option<Bytes>>>;
@@ -154,9 +180,17 @@ pub trait IdentityStore: Send + Sync + 'static {
     fn save(&self, identity: &Identity) -> io::Result<()>;
 }
 
+/// How much room there is. Calls may block for as long as the file system takes to say so.
+pub trait Space: Send + Sync + 'static {
+    /// Bytes that may still be written; `None` where nobody can say.
+    fn free(&self) -> Option<u64>;
+}
+
 /// All that a node keeps.
 #[derive(Clone)]
 pub struct Disk {
+    /// The room on it.
+    pub space: Arc<dyn Space>,
     /// The Raft log.
     pub log: Arc<dyn LogStore>,
     /// The last snapshot.

@@ -12,13 +12,20 @@ fn temporary(path: &Path) -> PathBuf {
 /// Writes `parts` one behind the other into the place of `path`, durably.
 pub(super) fn replace_file(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let temporary = temporary(path);
-    let mut file = File::create(&temporary)?;
+    write_and_sync(&temporary, parts).inspect_err(|_| {
+        // It may hold the room that the next try needs.
+        let _ = fs::remove_file(&temporary);
+    })?;
+    fs::rename(&temporary, path)?;
+    sync_folder_of(path)
+}
+
+fn write_and_sync(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    let mut file = File::create(path)?;
     for part in parts {
         file.write_all(part)?;
     }
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    sync_folder_of(path)
+    file.sync_all()
 }
 
 /// Removes what a crash may have left of a replacement.

@@ -15,7 +15,8 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use quorate_node::platform::Platform as _;
 use quorate_node::storage::{
-    Disk, FlushDone, Identity, IdentityStore, LogId, LogState, LogStore, ProduceImage, Record, SnapshotStore, Vote,
+    Disk, FlushDone, Identity, IdentityStore, LogId, LogState, LogStore, ProduceImage, Record, SnapshotStore, Space,
+    Vote,
 };
 
 use super::Sim;
@@ -96,7 +97,7 @@ impl SimDisk {
     #[must_use]
     pub fn open(&self) -> Disk {
         let handle = Arc::new(Handle { disk: self.clone(), epoch: self.state().epoch });
-        Disk { log: handle.clone(), snapshots: handle.clone(), identity: handle }
+        Disk { space: handle.clone(), log: handle.clone(), snapshots: handle.clone(), identity: handle }
     }
 
     /// Writes that a crash would lose now.
@@ -265,6 +266,12 @@ impl SnapshotStore for Handle {
     fn load(&self) -> BoxFuture<'static, io::Result<Option<Bytes>>> {
         let handle = self.clone();
         async move { Ok(handle.alive()?.snapshot.clone()) }.boxed()
+    }
+}
+
+impl Space for Handle {
+    fn free(&self) -> Option<u64> {
+        None
     }
 }
 

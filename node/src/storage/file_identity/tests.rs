@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::*;
 use crate::storage::{ClusterId, Promise};
 
@@ -44,9 +46,8 @@ fn a_damaged_identity_is_refused_with_file_and_remedy() {
     let path = folder.path().join("node.json");
     let text = fs::read_to_string(&path).unwrap();
     let file = path.display();
-    let remedy = "this node must not vote with what it has. If the other members hold a quorum, remove the data folder \
-                  of this node and start it again under another NODE_ID: it joins as a new member \
-                  and copies the state from them";
+    let remedy = "this node must not vote with what it has. If the other members hold a quorum, start it with an empty \
+                  DATA_DIR: it replaces its former self and copies the state from them";
     let refused = |from: &str, to: &str| {
         assert!(text.contains(from), "{text}");
         fs::write(&path, text.replacen(from, to, 1)).unwrap();

@@ -6,9 +6,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::storage::log_tail::chunk_files;
 
-const REMEDY: &str = "this node must not vote with what it has. If the other members hold a quorum, remove the data \
-                      folder of this node and start it again under another NODE_ID: it joins as a new member \
-                      and copies the state from them";
+const REMEDY: &str = "this node must not vote with what it has. If the other members hold a quorum, start it with an \
+                      empty DATA_DIR: it replaces its former self and copies the state from them";
 
 const VOTE: Vote = Vote { term: 2, node: 7, committed: true };
 
@@ -37,8 +36,8 @@ fn written() -> (TempDir, PathBuf) {
     log.save_vote(VOTE).unwrap();
     log.append(records(0..10)).unwrap();
     drop(log);
-    let [file] = chunk_files(folder.path()).unwrap().try_into().unwrap();
-    (folder, file)
+    let [chunk] = <[_; 1]>::try_from(chunk_files(folder.path()).unwrap()).unwrap();
+    (folder, chunk.path)
 }
 
 /// Bytes of the last record in a file, as `raft-log` writes it: type, position, length, payload, checksum.
@@ -105,15 +104,22 @@ fn a_log_of_many_files_is_read_back_and_purged_file_by_file() {
     assert_eq!(all(&FileLog::open_with(folder.path(), 1024).unwrap()), records(199..200));
 }
 
+/// As it stands while what is behind is being written.
+fn mark(folder: &TempDir, flushed: usize) {
+    FlushedMark::open(folder.path()).unwrap().write(flushed as u64).unwrap();
+}
+
 #[test]
 fn a_torn_last_record_is_cut_off() {
     let (folder, file) = written();
     let whole = fs::read(&file).unwrap();
+    let flushed = whole.len() - record_bytes(&record(9));
     for missing in 1..=record_bytes(&record(9)) {
         for filling in [0, 3, 5000] {
             let mut torn = whole[..whole.len() - missing].to_vec();
             torn.resize(torn.len() + filling, 0);
             fs::write(&file, &torn).unwrap();
+            mark(&folder, flushed);
             let log = FileLog::open(folder.path()).unwrap();
             assert_eq!(all(&log), records(0..9), "{missing} bytes missing, {filling} zeros behind");
             assert_eq!(log.state().vote, Some(VOTE));
@@ -125,13 +131,53 @@ fn a_torn_last_record_is_cut_off() {
 }
 
 #[test]
-fn a_damaged_last_record_with_nothing_behind_is_cut_off() {
+fn a_damaged_last_record_is_cut_off_only_if_it_was_not_flushed() {
     let (folder, file) = written();
     let mut bytes = fs::read(&file).unwrap();
-    let last = bytes.len() - record_bytes(&record(9)) + 30;
-    bytes[last] ^= 1;
+    let last = bytes.len() - record_bytes(&record(9));
+    bytes[last + 30] ^= 1;
     fs::write(&file, &bytes).unwrap();
+    let refusal = refusal(&folder);
+    assert!(
+        refusal.starts_with(&format!("{} is damaged at offset {last}: the log was flushed", file.display())),
+        "{refusal}"
+    );
+    assert!(refusal.ends_with(REMEDY), "{refusal}");
+    mark(&folder, last);
     assert_eq!(all(&FileLog::open(folder.path()).unwrap()), records(0..9));
+}
+
+#[test]
+fn a_log_that_lost_its_flushed_end_refuses_to_open() {
+    let (folder, file) = written();
+    let bytes = fs::read(&file).unwrap();
+    // At the end of a record, where nothing looks torn.
+    fs::write(&file, &bytes[..bytes.len() - record_bytes(&record(9))]).unwrap();
+    assert!(refusal(&folder).contains("the log was flushed up to"));
+    fs::remove_file(&file).unwrap();
+    assert!(refusal(&folder).contains("and of these only 0 are good"));
+}
+
+#[test]
+fn a_log_tied_to_another_node_or_another_start_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = FileLog::open(folder.path()).unwrap();
+    log.bind(7, 1).unwrap();
+    // Nothing was written yet: the identity may have been lost before it was on the disk.
+    log.bind(8, 1).unwrap();
+    log.append(records(0..1)).unwrap();
+    let refusal = log.bind(7, 2).unwrap_err().to_string();
+    assert!(refusal.contains("is of node 0000000000000008, but node.json is of node 0000000000000007"), "{refusal}");
+    log.bind(8, 2).unwrap();
+    log.bind(8, 2).unwrap();
+    drop(log);
+    let log = FileLog::open(folder.path()).unwrap();
+    for boot in [1, 4] {
+        let refusal = log.bind(8, boot).unwrap_err().to_string();
+        assert!(refusal.contains("was used last at start 2, but node.json counts"), "{refusal}");
+        assert!(refusal.ends_with(REMEDY), "{refusal}");
+    }
+    log.bind(8, 3).unwrap();
 }
 
 #[test]
@@ -171,7 +217,7 @@ fn damage_at_the_end_of_a_file_with_a_next_one_refuses_to_open() {
         log
     });
     let files = chunk_files(folder.path()).unwrap();
-    let file = &files[files.len() - 2];
+    let file = &files[files.len() - 2].path;
     let bytes = fs::read(file).unwrap();
     fs::write(file, &bytes[..bytes.len() - 1]).unwrap();
     let refusal = refusal(&folder);
@@ -183,10 +229,10 @@ fn damage_at_the_end_of_a_file_with_a_next_one_refuses_to_open() {
 fn an_end_torn_while_a_new_file_was_begun_is_cut_off() {
     let (folder, file) = written();
     let whole = fs::read(&file).unwrap();
-    fs::write(&file, &whole[..whole.len() - 1]).unwrap();
     let next = file.with_file_name("r-00_000_000_000_000_009_999.wal");
     for begun in [&b""[..], &[0; 100], &whole[..10]] {
         fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+        mark(&folder, whole.len() - record_bytes(&record(9)));
         fs::write(&next, begun).unwrap();
         assert_eq!(all(&FileLog::open(folder.path()).unwrap()), records(0..9));
         assert!(!next.exists());
@@ -202,13 +248,13 @@ fn a_missing_file_refuses_to_open() {
         log
     });
     let files = chunk_files(folder.path()).unwrap();
-    let bytes = fs::read(&files[1]).unwrap();
-    fs::remove_file(&files[1]).unwrap();
+    let bytes = fs::read(&files[1].path).unwrap();
+    fs::remove_file(&files[1].path).unwrap();
     let gap = refusal(&folder);
-    assert!(gap.starts_with(&format!("{} is damaged: ", folder.path().display())), "{gap}");
-    assert!(gap.contains("Gap between chunks") && gap.ends_with(REMEDY), "{gap}");
-    fs::write(&files[1], bytes).unwrap();
-    fs::remove_file(&files[0]).unwrap();
+    assert!(gap.starts_with(&format!("{} is damaged at offset 0: it begins at ", files[2].path.display())), "{gap}");
+    assert!(gap.contains("but the files before it end at") && gap.ends_with(REMEDY), "{gap}");
+    fs::write(&files[1].path, bytes).unwrap();
+    fs::remove_file(&files[0].path).unwrap();
     let start = refusal(&folder);
     assert!(start.contains("nothing was purged, but of the records behind it the first one is "), "{start}");
     assert!(start.ends_with(REMEDY), "{start}");

@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::*;
 
 async fn save(store: &FileSnapshotStore, image: &'static [u8]) -> Bytes {
@@ -58,9 +60,8 @@ async fn a_refused_snapshot_names_file_damage_and_remedy() {
     let path = folder.path().join("snapshot.bin");
     let whole = fs::read(&path).unwrap();
     let file = path.display();
-    let remedy = "this node must not vote with what it has. If the other members hold a quorum, remove the data folder \
-                  of this node and start it again under another NODE_ID: it joins as a new member \
-                  and copies the state from them";
+    let remedy = "this node must not vote with what it has. If the other members hold a quorum, start it with an empty \
+                  DATA_DIR: it replaces its former self and copies the state from them";
     let refused = |change: fn(&mut Vec<u8>)| {
         let mut bytes = whole.clone();
         change(&mut bytes);
@@ -80,8 +81,8 @@ async fn a_refused_snapshot_names_file_damage_and_remedy() {
         format!("{file} is damaged at offset 12: its header tells of another length than 9, which it has; {remedy}")
     );
     assert_eq!(
-        refused(|bytes| bytes[30] ^= 1).await.unwrap_err(),
-        format!("{file} is damaged at offset 24: its checksum does not match; {remedy}")
+        refused(|bytes| bytes[35] ^= 1).await.unwrap_err(),
+        format!("{file} is damaged at offset 32: its checksum does not match; {remedy}")
     );
     assert_eq!(
         refused(|bytes| bytes[8] = 2).await.unwrap_err(),
@@ -89,4 +90,27 @@ async fn a_refused_snapshot_names_file_damage_and_remedy() {
             "{file} has version 2, this build knows 1; run the version of the limiter that wrote it, or a later one"
         )
     );
+}
+
+#[tokio::test]
+async fn a_snapshot_of_another_node_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FileSnapshotStore::open(folder.path()).unwrap();
+    store.bind(7);
+    save(&store, b"an image").await;
+    store.bind(8);
+    let refusal = load(&store).await.unwrap_err();
+    assert!(refusal.contains("is of node 0000000000000007, but this folder is of node 0000000000000008"), "{refusal}");
+    store.bind(7);
+    assert_eq!(load(&store).await.unwrap().unwrap(), b"an image"[..]);
+}
+
+#[tokio::test]
+async fn a_snapshot_of_an_endless_file_is_refused_before_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FileSnapshotStore::open(folder.path()).unwrap();
+    save(&store, b"an image").await;
+    let file = fs::File::options().write(true).open(folder.path().join("snapshot.bin")).unwrap();
+    file.set_len(1 << 42).unwrap();
+    assert!(load(&store).await.unwrap_err().contains("another length"));
 }

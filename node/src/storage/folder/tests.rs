@@ -3,9 +3,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::storage::{Identity, LogId, Record, Vote};
 
-const REMEDY: &str = "this node must not vote with what it has. If the other members hold a quorum, remove the data \
-                      folder of this node and start it again under another NODE_ID: it joins as a new member \
-                      and copies the state from them";
+const REMEDY: &str = "this node must not vote with what it has. If the other members hold a quorum, start it with an \
+                      empty DATA_DIR: it replaces its former self and copies the state from them";
 
 fn refusal(folder: &Path) -> String {
     Disk::open(folder).err().expect("a refusal").to_string()
