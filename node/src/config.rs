@@ -18,6 +18,8 @@ use crate::gossip::ContactList;
 
 /// The most nodes in `BOOTSTRAP_EXPECT`.
 pub const NODES_MAX: usize = 64;
+/// `DISK_RESERVE` unless given.
+pub const DISK_RESERVE_DEFAULT: u64 = 64 << 20;
 /// The most bytes in a node's name.
 pub const NODE_NAME_BYTES_MAX: usize = 63;
 
@@ -36,6 +38,8 @@ pub struct Settings {
     pub bootstrap_expect: usize,
     /// The node's own folder.
     pub data_dir: PathBuf,
+    /// Room on its disk that is kept in reserve, in bytes; 0 for none.
+    pub disk_reserve: u64,
     /// The folder of policies.
     pub policies: Option<PathBuf>,
     /// The policy proposed when the cluster is founded.
@@ -175,6 +179,7 @@ impl Settings {
             contacts,
             data_dir: reader.data_dir(args.data_dir.as_deref(), machine.raft_vol_dir.as_deref(), &node_name),
             node_name,
+            disk_reserve: reader.size("DISK_RESERVE", args.disk_reserve.as_deref(), DISK_RESERVE_DEFAULT),
             policies: reader::given(args.policies.as_deref()).map(PathBuf::from),
             default_limit: reader.default_limit(args.default_limit.as_deref()),
             rate_reset: reader.switch("RATE_RESET", args.rate_reset.as_deref(), true),

@@ -218,6 +218,10 @@ pub struct NodeFigures {
     pub flushes: u64,
     /// Frames and answers of nodes on older disks, not counted since its start.
     pub older_disk_frames: u64,
+    /// Bytes free on its disk, when known.
+    pub free: Option<u64>,
+    /// Whether its disk is short of room.
+    pub short_of_room: bool,
     /// Gossip packets since its start.
     pub gossip: gossip::Counts,
     /// What it knows of its cluster.
@@ -235,6 +239,8 @@ impl NodeFigures {
             entries_proposed: node.entries_proposed(),
             flushes: node.flushes(),
             older_disk_frames: node.older_disk_frames(),
+            free: node.room().free(),
+            short_of_room: node.room().is_short(),
             gossip: node.gossip_counts(),
             status: node.status(),
         }
@@ -259,6 +265,8 @@ struct NodeGauges {
     entries: IntCounter,
     flushes: IntCounter,
     older_disk_frames: IntCounter,
+    free: IntGauge,
+    short_of_room: IntGauge,
     packets: IntCounterVec,
 }
 
@@ -299,6 +307,8 @@ impl NodeGauges {
             entries,
             flushes,
             older_disk_frames,
+            free: gauge("storage_free_bytes", "Bytes free on the disk of the data folder; 0 when not known.")?,
+            short_of_room: gauge("storage_short_of_room", "1 while less is free than DISK_RESERVE, or writes wait for room.")?,
             packets,
         })
     }
@@ -315,6 +325,8 @@ impl NodeGauges {
         raise(&self.entries, figures.entries_proposed);
         raise(&self.flushes, figures.flushes);
         raise(&self.older_disk_frames, figures.older_disk_frames);
+        self.free.set(number(figures.free.unwrap_or(0)));
+        self.short_of_room.set(i64::from(figures.short_of_room));
         let gossip::Counts { sent, received, foreign, malformed } = figures.gossip;
         for (kind, count) in [("sent", sent), ("received", received), ("foreign", foreign), ("malformed", malformed)] {
             raise(&self.packets.with_label_values(&[kind]), count);

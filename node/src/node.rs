@@ -1,5 +1,6 @@
 //! A whole node below its doors: identity, consensus, gossip, admission. The simulator runs many of these.
 
+mod disk_watch;
 mod same_name;
 mod status;
 
@@ -20,7 +21,7 @@ use crate::consensus::founding::Founding;
 use crate::consensus::{Consensus, FEATURE_LEVEL, Link, PeerService, Tuning, answers_as, autopilot};
 use crate::gossip::{Contacts, Datagrams, Gossip, Peer};
 use crate::platform::Platform;
-use crate::storage::{Disk, Identity, LogStore};
+use crate::storage::{Disk, Identity, Room};
 use crate::transport::Transport;
 
 /// How long a founding command or the first read may take before it is tried again.
@@ -29,6 +30,8 @@ const SETUP_TIMEOUT: Duration = Duration::from_secs(2);
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long saying goodbye to the others may take; without it they find out by themselves.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long consensus may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks at something that sends no signal.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -49,6 +52,8 @@ pub struct NodeOptions {
     pub first_policies: Vec<Policy>,
     /// Counters a cluster founded by this node may hold.
     pub counters_max: u64,
+    /// Room on the disk that is kept in reserve, in bytes; 0 for none.
+    pub disk_reserve: u64,
     /// Timing and sizes of consensus.
     pub tuning: Tuning,
 }
@@ -64,7 +69,8 @@ pub struct Node<P: Platform> {
     gossip: Arc<Gossip<P>>,
     caught_up: AtomicBool,
     draining: AtomicBool,
-    log: Arc<dyn LogStore>,
+    disk: Disk,
+    room: Arc<Room>,
     refused: std::sync::Mutex<Option<String>>,
     refused_changed: Notify,
 }
@@ -104,6 +110,7 @@ impl<P: Platform> Node<P> {
         let courier = Arc::new(Courier::new(consensus.clone(), Arc::clone(&queue)));
         let limiter = Limiter::start(consensus.clone(), &courier);
         let founding = Arc::new(Founding::new(identity, Arc::clone(&disk.identity), link, Arc::clone(&gossip)));
+        let room = Arc::new(Room::new(options.disk_reserve));
         let node = Arc::new(Self {
             options,
             consensus,
@@ -114,7 +121,8 @@ impl<P: Platform> Node<P> {
             gossip,
             caught_up: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            log: Arc::clone(&disk.log),
+            disk: disk.clone(),
+            room,
             refused: std::sync::Mutex::default(),
             refused_changed: Notify::new(),
         });
@@ -122,12 +130,14 @@ impl<P: Platform> Node<P> {
         P::spawn(autopilot::run(node.consensus.clone(), Arc::clone(&node.gossip)));
         P::spawn(Arc::clone(&node).join());
         P::spawn(Arc::clone(&node).keep_name(transport));
+        P::spawn(Arc::clone(&node).watch_disk());
         Ok(node)
     }
 
     /// The receiving end of other nodes' frames.
     pub fn service(&self) -> Arc<PeerService<P>> {
-        Arc::new(PeerService::new(self.consensus.clone(), Arc::clone(&self.queue), Arc::clone(&self.founding)))
+        let (queue, founding) = (Arc::clone(&self.queue), Arc::clone(&self.founding));
+        Arc::new(PeerService::new(self.consensus.clone(), queue, founding, Arc::clone(&self.room)))
     }
 
     /// From an empty disk (or a restart) to a member that has caught up.
@@ -188,7 +198,7 @@ impl<P: Platform> Node<P> {
     async fn catch_up(&self) {
         loop {
             let until = P::now() + SETUP_TIMEOUT;
-            if let Some((_, index)) = self.courier.read(Vec::new(), until).await {
+            if let Ok((_, index)) = self.courier.read(Vec::new(), until).await {
                 self.consensus.applied(index).await;
                 if self.consensus.state().rules().founded() {
                     return;
@@ -292,13 +302,19 @@ impl<P: Platform> Node<P> {
     /// Flushes of the log to the disk so far.
     #[must_use]
     pub fn flushes(&self) -> u64 {
-        self.log.flushes()
+        self.disk.log.flushes()
     }
 
     /// Frames and answers of nodes on older copies of their disks, which were not counted.
     #[must_use]
     pub fn older_disk_frames(&self) -> u64 {
         self.consensus.link().older_disk_frames()
+    }
+
+    /// The room on its disk.
+    #[must_use]
+    pub fn room(&self) -> &Room {
+        &self.room
     }
 
     /// Who this node is.
@@ -396,7 +412,8 @@ impl<P: Platform> Node<P> {
     /// Stops consensus and gossip. Nothing is answered afterwards.
     pub async fn stop(&self) {
         P::timeout(LEAVE_TIMEOUT, self.gossip.leave()).await;
-        self.consensus.stop().await;
+        // It may wait for room on a full disk.
+        P::timeout(STOP_TIMEOUT, self.consensus.stop()).await;
     }
 }
 

@@ -10,7 +10,7 @@ use openraft_rt::{AsyncRuntime, Instant as _, Select2};
 use quorate_limits::{Command, Outcome, Part, PartOutcome, SessionId, decode_outcomes};
 use tracing::{debug, info};
 
-use super::LeaderQueue;
+use super::{LeaderQueue, TurnedAway, UnavailableReason};
 use super::session::Session;
 use crate::consensus::older_disk::OlderDisk;
 use crate::consensus::wire::{self, ForwardAnswer, Kind, Read, ReadAnswer};
@@ -22,6 +22,8 @@ use crate::transport::Lane;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to wait before asking a leader again that turned a part away.
 const TURNED_AWAY_PAUSE: Duration = Duration::from_millis(10);
+/// How long to wait before asking a leader for a session again whose disk is full.
+const DISK_FULL_PAUSE: Duration = Duration::from_millis(200);
 /// How long opening a session may take before it is tried anew.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -53,37 +55,48 @@ impl<P: Platform> Courier<P> {
             let id = SessionId(P::random());
             let part = Part::OpenSession { node: link.me(), run: link.run(), session: id };
             match self.deliver(&part, P::now() + OPEN_TIMEOUT).await {
-                Some(PartOutcome::Done) => {
+                Ok(PartOutcome::Done) => {
                     debug!("session opened");
                     self.session.begin(id);
                 }
-                Some(PartOutcome::OlderDisk { latest }) => {
+                Ok(PartOutcome::OlderDisk { latest }) => {
                     return SessionRefused(OlderDisk::Run(latest).reason(link.run()));
                 }
+                Err(UnavailableReason::DiskFull) => P::sleep(DISK_FULL_PAUSE).await,
                 _ => {}
             }
         }
     }
 
-    /// Commits commands: each counts once. `None` when nothing is known by `until`; they may have been applied.
-    pub async fn commit(&self, commands: Vec<Command>, until: Instant<P>) -> Option<Arc<Vec<Outcome>>> {
+    /// Commits commands: each counts once.
+    ///
+    /// # Errors
+    /// When nothing is known by `until`; they may have been applied then. When they were refused.
+    pub async fn commit(
+        &self,
+        commands: Vec<Command>,
+        until: Instant<P>,
+    ) -> Result<Arc<Vec<Outcome>>, UnavailableReason> {
         let remaining = until.saturating_duration_since(P::now());
-        let numbered = P::timeout(remaining, self.session.number()).await?;
+        let numbered = P::timeout(remaining, self.session.number()).await.ok_or(UnavailableReason::Deadline)?;
         let part = Part::Commands { session: numbered.id, sequence: numbered.sequence, commands: Arc::new(commands) };
         match self.deliver(&part, until).await? {
-            PartOutcome::Applied(outcomes) => Some(outcomes),
+            PartOutcome::Applied(outcomes) => Ok(outcomes),
             PartOutcome::UnknownSession => {
                 if self.session.end(numbered.id) {
                     info!("the session has ended; opening another");
                 }
-                None
+                Err(UnavailableReason::Deadline)
             }
-            _ => None,
+            _ => Err(UnavailableReason::Deadline),
         }
     }
 
     /// Brings a part to the leader until it is answered.
-    pub async fn deliver(&self, part: &Part, until: Instant<P>) -> Option<PartOutcome> {
+    ///
+    /// # Errors
+    /// When there is no answer by `until`, or it was refused and never taken.
+    pub async fn deliver(&self, part: &Part, until: Instant<P>) -> Result<PartOutcome, UnavailableReason> {
         let body = wire::encode(part);
         self.until_answered(until, |leader| {
             let body = body.clone();
@@ -94,7 +107,8 @@ impl<P: Platform> Courier<P> {
                 let answer = self.call(leader, Kind::Forward, &body).await?;
                 match wire::decode(&answer).ok()? {
                     ForwardAnswer::Applied(outcomes) => Some(Ok(decode_outcomes(&outcomes).ok()?.pop()?)),
-                    ForwardAnswer::NotLeader(leader) => Some(Err(NotLeader { leader })),
+                    ForwardAnswer::NotLeader(leader) => Some(Err(NotLeader { leader }.into())),
+                    ForwardAnswer::DiskFull => Some(Err(TurnedAway::DiskFull)),
                 }
             }
         })
@@ -102,7 +116,14 @@ impl<P: Platform> Courier<P> {
     }
 
     /// Looks at the leader's state. Also the log index the answers reflect at least.
-    pub async fn read(&self, commands: Vec<Command>, until: Instant<P>) -> Option<(Vec<Outcome>, u64)> {
+    ///
+    /// # Errors
+    /// When nothing is known by `until`.
+    pub async fn read(
+        &self,
+        commands: Vec<Command>,
+        until: Instant<P>,
+    ) -> Result<(Vec<Outcome>, u64), UnavailableReason> {
         let read = Read { commands };
         let body = wire::encode(&read);
         let commands = &read.commands;
@@ -110,12 +131,12 @@ impl<P: Platform> Courier<P> {
             let body = body.clone();
             async move {
                 if leader == self.consensus.link().me() {
-                    return Some(self.consensus.read(commands).await);
+                    return Some(self.consensus.read(commands).await.map_err(TurnedAway::from));
                 }
                 let answer = self.call(leader, Kind::Read, &body).await?;
                 match wire::decode(&answer).ok()? {
                     ReadAnswer::Outcomes(outcomes, index) => Some(Ok((outcomes, index))),
-                    ReadAnswer::NotLeader(leader) => Some(Err(NotLeader { leader })),
+                    ReadAnswer::NotLeader(leader) => Some(Err(NotLeader { leader }.into())),
                 }
             }
         })
@@ -129,36 +150,50 @@ impl<P: Platform> Courier<P> {
 
     /// Tries one leader after the other until one answers or `until` has passed. An attempt ends early when another
     /// leader is known.
-    async fn until_answered<T, F>(&self, until: Instant<P>, attempt: impl Fn(u64) -> F) -> Option<T>
+    ///
+    /// # Errors
+    /// That none did; or that the leader's disk is full, if no attempt before may have come to something.
+    async fn until_answered<T, F>(&self, until: Instant<P>, attempt: impl Fn(u64) -> F) -> Result<T, UnavailableReason>
     where
         T: Send,
-        F: Future<Output = Option<Result<T, NotLeader>>> + Send,
+        F: Future<Output = Option<Result<T, TurnedAway>>> + Send,
     {
-        let mut hint = None;
+        let (mut hint, mut is_unknown) = (None, false);
         loop {
             let remaining = until.saturating_duration_since(P::now());
             if remaining.is_zero() {
-                return None;
+                return Err(UnavailableReason::Deadline);
             }
             let (known, hinted) = (self.consensus.leader(), hint.is_some());
             let leader = match hint.take().or(known) {
                 Some(leader) => leader,
-                None => P::timeout(remaining, self.consensus.leader_other_than(None)).await??,
+                None => {
+                    let found = P::timeout(remaining, self.consensus.leader_other_than(None)).await;
+                    found.flatten().ok_or(UnavailableReason::Deadline)?
+                }
             };
             let try_it = P::timeout(remaining.min(ATTEMPT_TIMEOUT), attempt(leader));
             // A hint may be ahead of what this node knows, so what it knows already is no reason to give up.
             let moved = self.consensus.leader_other_than(known.or(Some(leader)));
             match P::Rt::select2(Box::pin(try_it), Box::pin(moved)).await {
-                Select2::First(Some(Some(Ok(value)))) => return Some(value),
-                Select2::First(Some(Some(Err(not_leader)))) => {
+                Select2::First(Some(Some(Ok(value)))) => return Ok(value),
+                Select2::First(Some(Some(Err(TurnedAway::DiskFull)))) if !is_unknown => {
+                    return Err(UnavailableReason::DiskFull);
+                }
+                Select2::First(Some(Some(Err(TurnedAway::DiskFull)))) => P::sleep(DISK_FULL_PAUSE).await,
+                Select2::First(Some(Some(Err(TurnedAway::NotLeader(not_leader))))) => {
+                    is_unknown = true;
                     hint = not_leader.leader.filter(|other| *other != leader);
                     // Two that name each other, as while leadership is handed over, are not asked in a circle.
                     if hinted || hint.is_none() {
                         P::sleep(TURNED_AWAY_PAUSE).await;
                     }
                 }
-                Select2::First(Some(None)) => P::sleep(TURNED_AWAY_PAUSE).await,
-                Select2::First(None) | Select2::Second(_) => {}
+                Select2::First(Some(None)) => {
+                    is_unknown = true;
+                    P::sleep(TURNED_AWAY_PAUSE).await;
+                }
+                Select2::First(None) | Select2::Second(_) => is_unknown = true,
             }
         }
     }

@@ -22,7 +22,22 @@ const TICK: Duration = Duration::from_millis(500);
 /// Commands that may wait at the leader; parts beyond are turned away and come again.
 const WAITING_COMMANDS_MAX: usize = 64 * BATCH_COMMANDS_MAX;
 
-type Reply = oneshot::Sender<Result<PartOutcome, NotLeader>>;
+/// A part was not taken, or its entry was not applied under the leadership that it was proposed under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// This node does not lead, or no longer. The part may still be applied.
+    NotLeader(NotLeader),
+    /// The disk of this node, which leads, is short of room, and nobody with room can take over. The part was not proposed.
+    DiskFull,
+}
+
+impl From<NotLeader> for TurnedAway {
+    fn from(not_leader: NotLeader) -> Self {
+        Self::NotLeader(not_leader)
+    }
+}
+
+type Reply = oneshot::Sender<Result<PartOutcome, TurnedAway>>;
 
 struct Waiting {
     part: Part,
@@ -45,6 +60,7 @@ pub struct LeaderQueue<P: Platform> {
     filled: Notify,
     slots: Arc<Semaphore>,
     paused: AtomicBool,
+    refusing: AtomicBool,
     entries: AtomicU64,
 }
 
@@ -66,6 +82,7 @@ impl<P: Platform> LeaderQueue<P> {
             filled: Notify::new(),
             slots: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
             paused: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
             entries: AtomicU64::new(0),
         }
     }
@@ -86,6 +103,13 @@ impl<P: Platform> LeaderQueue<P> {
         self.filled.notify_one();
     }
 
+    /// Refuses all parts for want of room on the disk, or takes them again. Time in the cluster goes on all the same: the
+    /// next stamp is that of its clock.
+    pub fn refuse(&self, refusing: bool) {
+        self.refusing.store(refusing, Ordering::SeqCst);
+        self.filled.notify_one();
+    }
+
     /// Waits until nothing is on its way into the log.
     pub async fn idle(&self) {
         let all = u32::try_from(IN_FLIGHT_MAX).unwrap_or(u32::MAX);
@@ -96,17 +120,21 @@ impl<P: Platform> LeaderQueue<P> {
     /// Puts a part into the log.
     ///
     /// # Errors
-    /// When this node does not lead, or stopped leading before the part was applied; it may still be applied then.
-    pub async fn submit(&self, part: Part) -> Result<PartOutcome, NotLeader> {
+    /// When this node does not lead, or stopped leading before the part was applied; it may still be applied then. When
+    /// its disk is full.
+    pub async fn submit(&self, part: Part) -> Result<PartOutcome, TurnedAway> {
         if self.consensus.leadership().is_none() {
             return Err(self.not_leader());
+        }
+        if self.refusing.load(Ordering::SeqCst) {
+            return Err(TurnedAway::DiskFull);
         }
         let (commands, bytes) = size(&part);
         let (reply, answer) = oneshot::channel();
         {
             let mut queue = lock(&self.queue);
             if queue.commands + commands > WAITING_COMMANDS_MAX {
-                return Err(NotLeader { leader: Some(self.consensus.link().me()) });
+                return Err(NotLeader { leader: Some(self.consensus.link().me()) }.into());
             }
             queue.commands += commands;
             queue.parts.push_back(Waiting { part, commands, bytes, reply });
@@ -115,9 +143,9 @@ impl<P: Platform> LeaderQueue<P> {
         answer.await.unwrap_or_else(|_| Err(self.not_leader()))
     }
 
-    fn not_leader(&self) -> NotLeader {
+    fn not_leader(&self) -> TurnedAway {
         let me = self.consensus.link().me();
-        NotLeader { leader: self.consensus.leader().filter(|leader| *leader != me) }
+        NotLeader { leader: self.consensus.leader().filter(|leader| *leader != me) }.into()
     }
 
     /// Empties the queue for as long as the node lives.
@@ -132,10 +160,15 @@ impl<P: Platform> LeaderQueue<P> {
                 }
             }
             let Some(leadership) = self.consensus.leadership() else {
-                self.turn_away();
+                self.turn_away(&self.not_leader());
                 ticked = P::now();
                 continue;
             };
+            if self.refusing.load(Ordering::SeqCst) {
+                self.turn_away(&TurnedAway::DiskFull);
+                ticked = P::now();
+                continue;
+            }
             if self.paused.load(Ordering::SeqCst) {
                 ticked = P::now();
                 continue;
@@ -150,10 +183,10 @@ impl<P: Platform> LeaderQueue<P> {
         }
     }
 
-    fn turn_away(&self) {
+    fn turn_away(&self, why: &TurnedAway) {
         let parts = std::mem::take(&mut *lock(&self.queue)).parts;
         for waiting in parts {
-            let _ = waiting.reply.send(Err(self.not_leader()));
+            let _ = waiting.reply.send(Err(why.clone()));
         }
     }
 
@@ -198,7 +231,7 @@ impl<P: Platform> LeaderQueue<P> {
                 }
                 Err(not_leader) => {
                     for reply in replies {
-                        let _ = reply.send(Err(not_leader.clone()));
+                        let _ = reply.send(Err(not_leader.clone().into()));
                     }
                 }
             }

@@ -125,8 +125,8 @@ impl<P: Platform> Limiter<P> {
         let count = commands.len();
         let outcomes = outbox.submit(commands, until).map_err(|_| UnavailableReason::Overloaded)?;
         match P::timeout(until.saturating_duration_since(P::now()), outcomes).await {
-            Some(Ok(outcomes)) if outcomes.len() == count => Ok(outcomes),
-            // The channel closes when the part got no answer in time.
+            Some(Ok(Ok(outcomes))) if outcomes.len() == count => Ok(outcomes),
+            Some(Ok(Err(reason))) => Err(reason),
             Some(_) | None => Err(UnavailableReason::Deadline),
         }
     }

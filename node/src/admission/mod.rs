@@ -12,7 +12,7 @@ mod session;
 mod verdict;
 
 pub use courier::{Courier, SessionRefused};
-pub use leader_queue::LeaderQueue;
+pub use leader_queue::{LeaderQueue, TurnedAway};
 pub use limiter::Limiter;
 pub use outbox::{Outbox, Overloaded, Purpose};
 pub use verdict::{Consistency, LimitReport, Unavailable, UnavailableReason, Verdict};

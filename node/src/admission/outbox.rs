@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use quorate_limits::{Command, Outcome};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{BATCH_COMMANDS_MAX, Courier, IN_FLIGHT_MAX};
+use super::{BATCH_COMMANDS_MAX, Courier, IN_FLIGHT_MAX, UnavailableReason};
 use crate::platform::{Instant, Platform};
 use crate::sync::lock;
 
@@ -30,7 +30,7 @@ pub struct Overloaded;
 struct Item<I> {
     commands: Vec<Command>,
     until: I,
-    reply: oneshot::Sender<Vec<Outcome>>,
+    reply: oneshot::Sender<Result<Vec<Outcome>, UnavailableReason>>,
 }
 
 struct Waiting<I> {
@@ -65,7 +65,7 @@ impl<P: Platform> Outbox<P> {
     }
 
     /// Adds commands that somebody waits for until `until`; they are applied in order, with nothing of this node between
-    /// them. The channel closes without outcomes when none are known by then.
+    /// them. Without outcomes by then, or when they are refused, the channel says why.
     ///
     /// # Errors
     /// When too many wait already.
@@ -73,7 +73,7 @@ impl<P: Platform> Outbox<P> {
         &self,
         commands: Vec<Command>,
         until: Instant<P>,
-    ) -> Result<oneshot::Receiver<Vec<Outcome>>, Overloaded> {
+    ) -> Result<oneshot::Receiver<Result<Vec<Outcome>, UnavailableReason>>, Overloaded> {
         let (reply, outcomes) = oneshot::channel();
         {
             let mut waiting = lock(&self.waiting);
@@ -134,11 +134,10 @@ impl<P: Platform> Outbox<P> {
             Purpose::Look => self.courier.read(commands, until).await.map(|(outcomes, _)| outcomes),
         };
         drop(slot);
-        // Without outcomes the channels close.
-        let Some(outcomes) = outcomes else { return };
-        let mut outcomes = outcomes.into_iter();
+        let mut outcomes = outcomes.map(Vec::into_iter);
         for (count, reply) in replies {
-            let _ = reply.send(outcomes.by_ref().take(count).collect());
+            let part = outcomes.as_mut().map(|outcomes| outcomes.by_ref().take(count).collect());
+            let _ = reply.send(part.map_err(|reason| *reason));
         }
     }
 }

@@ -105,6 +105,8 @@ pub enum UnavailableReason {
     Overloaded,
     /// The policy's share of counters is used up and the request needs a new one.
     CountersFull,
+    /// The disk of the leader is full, and so are those of all who could take over.
+    DiskFull,
 }
 
 impl UnavailableReason {
@@ -113,7 +115,7 @@ impl UnavailableReason {
     pub fn may_have_taken_effect(self) -> bool {
         match self {
             Self::Deadline => true,
-            Self::NotJoined | Self::Overloaded | Self::CountersFull => false,
+            Self::NotJoined | Self::Overloaded | Self::CountersFull | Self::DiskFull => false,
         }
     }
 }
@@ -124,6 +126,7 @@ impl fmt::Display for UnavailableReason {
             Self::NotJoined => "this node has not joined a cluster yet",
             Self::Deadline => "no decision in time; the cluster may be without a leader",
             Self::Overloaded => "too many requests are waiting on this node",
+            Self::DiskFull => "the disk of the cluster's leader is full, and no other voter has room; free space",
             Self::CountersFull => "the policy has used up its share of counters and this request needs a new one",
         })
     }

@@ -44,6 +44,10 @@ pub struct ServeArgs {
     /// The node's own folder; also RAFT_VOL_DIR [default: ./data/NODE_ID]
     #[arg(long, env = "DATA_DIR", value_name = "DIR", alias = "raft-vol-dir", hide_env_values = true)]
     pub data_dir: Option<String>,
+    /// Room on the disk of DATA_DIR that is kept in reserve; with less the node does not lead. 0 for none
+    /// [default: 64MiB]
+    #[arg(long, env = "DISK_RESERVE", value_name = "SIZE", hide_env_values = true)]
+    pub disk_reserve: Option<String>,
     /// A folder of QuotaPolicy YAML, read at start and on SIGHUP
     #[arg(long, env = "POLICIES", value_name = "DIR", hide_env_values = true)]
     pub policies: Option<String>,

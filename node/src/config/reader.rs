@@ -252,6 +252,23 @@ impl Reader {
         address.ok()
     }
 
+    /// Bytes: a number and `KiB`, `MiB` or `GiB`; without a unit only 0.
+    pub(super) fn size(&mut self, setting: &'static str, value: Option<&str>, default: u64) -> u64 {
+        let Some(text) = given(value) else { return default };
+        let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+        let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
+        let (number, shift) = unit.unwrap_or((text, 0));
+        match number.trim().parse::<u64>() {
+            Ok(0) => 0,
+            Ok(number) if shift > 0 && number <= u64::MAX >> shift => number << shift,
+            _ => {
+                let example = format!("{text:?} is no size; write a number with KiB, MiB or GiB, as in {setting}=64MiB");
+                self.refuse(setting, example);
+                default
+            }
+        }
+    }
+
     pub(super) fn duration(&mut self, setting: &'static str, value: Option<&str>, default: Duration) -> Duration {
         let Some(text) = given(value) else { return default };
         match text.parse::<quorate_crds::Duration>() {

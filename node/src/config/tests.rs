@@ -51,6 +51,7 @@ fn nothing_set_gives_the_defaults() {
         log: LogSettings { filter: "info".to_owned(), format: LogFormat::Text },
         dns_server: None,
         drain_delay: Duration::from_secs(10),
+        disk_reserve: 64 << 20,
         stop_with_stdin: false,
     };
     assert_eq!(settings, expected);

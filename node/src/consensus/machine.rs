@@ -131,6 +131,11 @@ impl<P: Platform> Machine<P> {
         Arc::clone(&self.state)
     }
 
+    /// What the snapshot it began from reaches up to.
+    pub(super) fn last(&self) -> Option<LogId> {
+        self.last.as_ref().map(log_id_from_raft::<P>)
+    }
+
     fn take(&mut self, image: Bytes) -> io::Result<()> {
         let (head, body) = open_image(image.clone())?;
         let machine = StateMachine::decode(&body).map_err(|error| invalid(format!("snapshot: {error}")))?;

@@ -37,8 +37,7 @@ pub use types::{Applied, Member, Proposal, Types};
 
 use self::network::Network;
 use crate::platform::Platform;
-use crate::storage::Disk;
-use crate::storage::LogAdapter;
+use crate::storage::{Disk, LogAdapter, LogId};
 
 /// Between two looks at how much was written.
 const VOLUME_LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -149,6 +148,7 @@ impl<P: Platform> Consensus<P> {
     pub async fn start(disk: &Disk, link: Arc<Link<P>>, tuning: &Tuning) -> io::Result<Self> {
         let clock = Arc::new(ClusterClock::default());
         let machine = Machine::open(Arc::clone(&disk.snapshots), Arc::clone(&clock)).await?;
+        check_snapshot(machine.last(), disk.log.state().purged)?;
         let state = machine.state();
         link.judge_by(Arc::clone(&state));
         let observed = Arc::clone(&clock);
@@ -296,11 +296,37 @@ impl<P: Platform> Consensus<P> {
         self.raft.trigger().transfer_leader(target).await.map_err(|fatal| fatal.to_string())
     }
 
+    /// Makes a snapshot, and lets the log before the last one go, for the room on the disk.
+    pub async fn make_room(&self) {
+        let snapshot = self.raft.metrics().borrow_watched().snapshot;
+        // The only error is that consensus has stopped, which `failed` reports.
+        if let Some(snapshot) = snapshot {
+            let _ = self.raft.trigger().purge_log(snapshot.index()).await;
+        }
+        let _ = self.raft.trigger().snapshot().await;
+    }
+
     /// Stops consensus.
     pub async fn stop(&self) {
         // The only error is that the core had panicked, which `failed` reports.
         let _ = self.raft.shutdown().await;
     }
+}
+
+/// A log that was purged goes on behind a snapshot: an older one leaves a gap.
+fn check_snapshot(snapshot: Option<LogId>, purged: Option<LogId>) -> io::Result<()> {
+    if snapshot >= purged {
+        return Ok(());
+    }
+    let name = |id: Option<LogId>| id.map_or_else(|| "nothing".to_owned(), |id| format!("entry {id}"));
+    let reason = format!(
+        "snapshot.bin holds everything up to {}, but the log begins behind {}: the snapshot is an older copy. Put the data \
+         folder back as it was. Otherwise start this node with an empty DATA_DIR: it replaces its former self and copies the \
+         state from the others",
+        name(snapshot),
+        name(purged)
+    );
+    Err(io::Error::new(io::ErrorKind::InvalidData, reason))
 }
 
 /// Asks for a snapshot whenever enough was written since the last one. Ends with consensus.
@@ -314,6 +340,24 @@ async fn snapshot_by_volume<P: Platform>(raft: RaftOf<P>, written: Arc<AtomicU64
             }
         } else if raft.metrics().borrow_watched().running_state.is_err() {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshot_older_than_what_the_log_purged_is_refused() {
+        let at = |index| Some(LogId { term: 3, index });
+        for (snapshot, purged) in [(None, None), (at(5), None), (at(5), at(5)), (at(6), at(5))] {
+            check_snapshot(snapshot, purged).unwrap();
+        }
+        for (snapshot, part) in [(None, "up to nothing"), (at(4), "up to entry 4 of term 3")] {
+            let refusal = check_snapshot(snapshot, at(5)).unwrap_err().to_string();
+            assert!(refusal.contains(part) && refusal.contains("behind entry 5 of term 3"), "{refusal}");
+            assert!(refusal.contains("empty DATA_DIR"), "{refusal}");
         }
     }
 }

@@ -21,8 +21,9 @@ use super::wire::{
     self, Answer, Append, AppendAnswer, Envelope, ForwardAnswer, Kind, PromiseAsk, Read, ReadAnswer, Refusal,
     SnapshotAnswer, SnapshotPiece, StatusAnswer, Transfer, VoteAnswer, VoteAsk,
 };
-use crate::admission::LeaderQueue;
+use crate::admission::{LeaderQueue, TurnedAway};
 use crate::platform::Platform;
+use crate::storage::Room;
 use crate::sync::lock;
 use crate::transport::Service;
 
@@ -34,6 +35,7 @@ pub struct PeerService<P: Platform> {
     consensus: Consensus<P>,
     queue: Arc<LeaderQueue<P>>,
     founding: Arc<Founding<P>>,
+    room: Arc<Room>,
     /// Snapshots on their way in, by sender.
     incoming: Mutex<BTreeMap<u64, Incoming>>,
 }
@@ -65,8 +67,13 @@ fn reply<T: Serialize>(value: &T) -> Answer {
 
 impl<P: Platform> PeerService<P> {
     /// A service in front of a node's parts.
-    pub fn new(consensus: Consensus<P>, queue: Arc<LeaderQueue<P>>, founding: Arc<Founding<P>>) -> Self {
-        Self { consensus, queue, founding, incoming: Mutex::default() }
+    pub fn new(
+        consensus: Consensus<P>,
+        queue: Arc<LeaderQueue<P>>,
+        founding: Arc<Founding<P>>,
+        room: Arc<Room>,
+    ) -> Self {
+        Self { consensus, queue, founding, room, incoming: Mutex::default() }
     }
 
     async fn answer(&self, envelope: &Envelope, body: Bytes) -> Answer {
@@ -183,7 +190,8 @@ impl<P: Platform> PeerService<P> {
         let part: Part = wire::decode(&body).map_err(malformed)?;
         reply(&match self.queue.submit(part).await {
             Ok(outcome) => ForwardAnswer::Applied(encode_outcomes(&[outcome])),
-            Err(not_leader) => ForwardAnswer::NotLeader(not_leader.leader),
+            Err(TurnedAway::NotLeader(not_leader)) => ForwardAnswer::NotLeader(not_leader.leader),
+            Err(TurnedAway::DiskFull) => ForwardAnswer::DiskFull,
         })
     }
 
@@ -203,6 +211,7 @@ impl<P: Platform> PeerService<P> {
             revision: self.consensus.state().rules().revision(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             feature_level: FEATURE_LEVEL,
+            short_of_room: self.room.is_short(),
         }
     }
 }

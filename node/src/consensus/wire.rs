@@ -345,6 +345,8 @@ pub enum ForwardAnswer {
     Applied(Vec<u8>),
     /// This node does not lead; perhaps that one does.
     NotLeader(Option<u64>),
+    /// This node leads, its disk is full, and nobody can take over. The part was not proposed.
+    DiskFull,
 }
 
 /// Reads for the leader: each is a `Decide` that is looked at, never charged.
@@ -384,4 +386,6 @@ pub struct StatusAnswer {
     pub version: String,
     /// Its highest supported feature level.
     pub feature_level: u32,
+    /// Whether its disk is short of room.
+    pub short_of_room: bool,
 }

@@ -37,6 +37,8 @@ fn figures() -> NodeFigures {
         entries_proposed: 40,
         flushes: 50,
         older_disk_frames: 6,
+        free: Some(7000),
+        short_of_room: false,
         gossip: gossip::Counts { sent: 9, received: 8, foreign: 1, malformed: 0 },
         status: status(),
     }

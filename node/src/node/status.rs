@@ -134,6 +134,7 @@ impl<P: Platform> Node<P> {
                 revision: status.revision,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 feature_level: crate::consensus::FEATURE_LEVEL,
+                short_of_room: self.room.is_short(),
             },
         );
         let last = answers.values().map(|answer| answer.last).max().unwrap_or(0);

@@ -15,12 +15,13 @@ use raft_log::{Config, RaftLog};
 
 use super::error::OpenError;
 use super::flushed_mark::FlushedMark;
-use super::full::{free, is_full};
+use super::full::{free, is_full, size};
 use super::log_codec::{Kinds, Owner, PAYLOAD_BYTES_MAX, Payload, StoredVote};
 use super::log_tail::{check_tail, chunk_files, cut_back};
 use super::{FlushDone, LogId, LogState, LogStore, Record, Vote};
 
-/// A chunk file is closed when it reaches this. Chunks that were purged whole are deleted.
+/// A chunk file is closed when it reaches this. Chunks that were purged whole are deleted, so on a small disk they are
+/// smaller: a 32nd of it, 1 MiB at least.
 const CHUNK_BYTES_MAX: usize = 64 << 20;
 
 /// Payload bytes kept in memory besides the open chunk's, which are always kept: replication reads no disk.
@@ -135,7 +136,7 @@ impl FileLog {
     /// # Errors
     /// When files cannot be read, or hold damage that is not a torn end; the error names file, offset and remedy.
     pub fn open(folder: &Path) -> Result<Self, OpenError> {
-        Self::open_with(folder, CHUNK_BYTES_MAX)
+        Self::open_with(folder, chunk_bytes_max(folder))
     }
 
     pub(super) fn open_with(folder: &Path, chunk_bytes_max: usize) -> Result<Self, OpenError> {
@@ -181,6 +182,11 @@ impl FileLog {
             },
         }
     }
+}
+
+fn chunk_bytes_max(folder: &Path) -> usize {
+    let part = size(folder).and_then(|size| usize::try_from(size / 32).ok());
+    part.map_or(CHUNK_BYTES_MAX, |part| part.clamp(1 << 20, CHUNK_BYTES_MAX))
 }
 
 /// Opens the checked log in `folder`.

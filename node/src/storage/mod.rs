@@ -34,7 +34,7 @@ pub use file_identity::FileIdentityStore;
 pub use file_log::FileLog;
 pub use file_snapshot::FileSnapshotStore;
 pub use folder::{DirectoryLock, lock_directory};
-pub use full::is_full;
+pub use full::{Room, is_full};
 pub use identity::{ClusterId, Identity, Promise};
 
 /// The position of a record in the log.

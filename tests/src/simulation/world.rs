@@ -17,6 +17,8 @@ use super::history::History;
 use super::network::{Incarnation, Network, SimContacts, SimDatagrams, SimTransport, gossip_address, raft_address};
 use super::{Sim, chance};
 
+/// What a node keeps in reserve; a disk has this much to spare, or nothing.
+pub const DISK_RESERVE: u64 = 64 << 20;
 /// Between two looks at something that sends no signal.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -149,6 +151,7 @@ impl World {
             bootstrap_expect: self.shape.founders,
             first_policies: self.shape.policies.clone(),
             counters_max: Settings::COUNTERS_MAX_DEFAULT,
+            disk_reserve: DISK_RESERVE,
             tuning: self.shape.tuning.clone(),
         }
     }

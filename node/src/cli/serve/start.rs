@@ -76,6 +76,7 @@ async fn options(settings: &Settings, contacts: &DnsContacts) -> Result<NodeOpti
         bootstrap_expect: settings.bootstrap_expect,
         first_policies: settings.default_limit.map(DefaultLimit::policy).into_iter().collect(),
         counters_max: Founding::COUNTERS_MAX_DEFAULT,
+        disk_reserve: settings.disk_reserve,
         tuning: Tuning::default(),
     })
 }

@@ -12,8 +12,14 @@ use serde_json::json;
 use super::{Doors, answer};
 use crate::metrics::NodeFigures;
 
-/// `GET /health`: the process answers.
-pub(super) async fn health() -> Response<Body> {
+/// `GET /health`: the process answers. It also says if the disk is short of room, which no restart would help.
+pub(super) async fn health(State(doors): State<Arc<Doors>>) -> Response<Body> {
+    let room = doors.node.room();
+    if room.is_short() {
+        let (free, reserve) = (room.free().unwrap_or(0), room.reserve());
+        let warning = format!("the disk is short of room: {free} bytes are free, DISK_RESERVE is {reserve}");
+        return answer::json(StatusCode::OK, &json!({ "status": "ok", "warning": warning }));
+    }
     answer::raw(StatusCode::OK, r#"{"status":"ok"}"#)
 }
 

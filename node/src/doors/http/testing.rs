@@ -112,6 +112,7 @@ impl Alone {
             bootstrap_expect,
             first_policies: vec![DefaultLimit { limit: 2, window: Duration::from_hours(24) }.policy()],
             counters_max: 1000,
+            disk_reserve: 0,
             tuning: Tuning::default(),
         };
         let contacts = Arc::new(DnsContacts::new(ContactList::default(), None).unwrap());
