@@ -308,7 +308,10 @@ impl NodeGauges {
             flushes,
             older_disk_frames,
             free: gauge("storage_free_bytes", "Bytes free on the disk of the data folder; 0 when not known.")?,
-            short_of_room: gauge("storage_short_of_room", "1 while less is free than DISK_RESERVE, or writes wait for room.")?,
+            short_of_room: gauge(
+                "storage_short_of_room",
+                "1 while less is free than DISK_RESERVE, or writes wait for room.",
+            )?,
             packets,
         })
     }

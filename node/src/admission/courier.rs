@@ -10,8 +10,8 @@ use openraft_rt::{AsyncRuntime, Instant as _, Select2};
 use quorate_limits::{Command, Outcome, Part, PartOutcome, SessionId, decode_outcomes};
 use tracing::{debug, info};
 
-use super::{LeaderQueue, TurnedAway, UnavailableReason};
 use super::session::Session;
+use super::{LeaderQueue, TurnedAway, UnavailableReason};
 use crate::consensus::older_disk::OlderDisk;
 use crate::consensus::wire::{self, ForwardAnswer, Kind, Read, ReadAnswer};
 use crate::consensus::{Consensus, NotLeader};

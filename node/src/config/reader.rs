@@ -262,7 +262,8 @@ impl Reader {
             Ok(0) => 0,
             Ok(number) if shift > 0 && number <= u64::MAX >> shift => number << shift,
             _ => {
-                let example = format!("{text:?} is no size; write a number with KiB, MiB or GiB, as in {setting}=64MiB");
+                let example =
+                    format!("{text:?} is no size; write a number with KiB, MiB or GiB, as in {setting}=64MiB");
                 self.refuse(setting, example);
                 default
             }

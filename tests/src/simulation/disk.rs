@@ -3,6 +3,8 @@
 //! A write goes to a queue. A flush takes simulated time; when it is over, the writes before it are durable, and only
 //! then is it reported. A crash keeps a chosen number of the queued writes, since a disk may be ahead of what it
 //! reported, and drops the rest. Handles opened before a crash can no longer change anything.
+//!
+//! It can be full for a while, fail a flush, and be put back to an earlier state.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -20,6 +22,11 @@ use quorate_node::storage::{
 };
 
 use super::Sim;
+
+/// What a failed flush says.
+pub const FLUSH_FAILED: &str = "the simulated disk failed";
+/// Between two looks whether a full disk has room.
+const FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// How long a flush takes: between these, drawn from the seed.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +76,26 @@ struct State {
     flushed: u64,
     snapshot: Option<Bytes>,
     identity: Option<Identity>,
+    /// Nothing more can be written: flushes wait.
+    full: bool,
+    /// Flushes report an error, from now until the node that opened it is gone.
+    failing: bool,
+}
+
+/// What a disk held at some moment.
+#[derive(Clone)]
+pub struct Copy {
+    durable: Log,
+    snapshot: Option<Bytes>,
+    identity: Identity,
+}
+
+impl Copy {
+    /// Whose it is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
 }
 
 #[derive(Clone, Default)]
@@ -115,6 +142,34 @@ impl SimDisk {
         state.queued.clear();
         state.written = state.durable.clone();
         state.epoch += 1;
+        state.failing = false;
+    }
+
+    /// The disk is full, or has room again.
+    pub fn fill(&self, full: bool) {
+        self.state().full = full;
+    }
+
+    /// The next flush fails, and all behind it, until the node is gone.
+    pub fn fail(&self) {
+        self.state().failing = true;
+    }
+
+    /// What it holds durably now; `None` while it is empty or in no cluster.
+    #[must_use]
+    pub fn copy(&self) -> Option<Copy> {
+        let state = self.state();
+        let identity = state.identity.clone().filter(|identity| identity.cluster.is_some())?;
+        Some(Copy { durable: state.durable.clone(), snapshot: state.snapshot.clone(), identity })
+    }
+
+    /// Puts the disk back to what it held when it was copied. Its node must be gone.
+    pub fn put_back(&self, copy: Copy) {
+        let mut state = self.state();
+        let Copy { durable, snapshot, identity } = copy;
+        let written = durable.clone();
+        *state =
+            State { epoch: state.epoch + 1, durable, written, snapshot, identity: Some(identity), ..State::default() };
     }
 
     /// The disk is lost, and an empty one takes its place.
@@ -185,6 +240,13 @@ impl Handle {
         }
     }
 
+    /// Waits until the disk is not full.
+    async fn room(&self) {
+        while self.alive().is_ok_and(|state| state.full) {
+            Sim::sleep(FULL_PAUSE).await;
+        }
+    }
+
     fn write(&self, change: Change) -> io::Result<()> {
         let mut state = self.alive()?;
         state.written.apply(change.clone());
@@ -232,6 +294,11 @@ impl LogStore for Handle {
         Ok(records)
     }
 
+    fn waits_for_room(&self) -> bool {
+        let state = self.disk.state();
+        state.full && !state.queued.is_empty()
+    }
+
     fn flush(&self, done: FlushDone) {
         let upto = match self.alive() {
             Ok(state) => state.flushed + state.queued.len() as u64,
@@ -240,9 +307,14 @@ impl LogStore for Handle {
         let handle = self.clone();
         Sim::spawn(async move {
             handle.disk.flush_time.pass().await;
+            handle.room().await;
             {
                 // After a crash nobody is told anything.
                 let Ok(mut state) = handle.alive() else { return };
+                if state.failing {
+                    drop(state);
+                    return done(Err(io::Error::other(FLUSH_FAILED)));
+                }
                 let count = upto.saturating_sub(state.flushed);
                 state.make_durable(count);
             }
@@ -257,6 +329,7 @@ impl SnapshotStore for Handle {
         async move {
             let image = Bytes::from(produce());
             handle.disk.flush_time.pass().await;
+            handle.room().await;
             handle.alive()?.snapshot = Some(image.clone());
             Ok(image)
         }
@@ -271,7 +344,7 @@ impl SnapshotStore for Handle {
 
 impl Space for Handle {
     fn free(&self) -> Option<u64> {
-        None
+        Some(if self.disk.state().full { 0 } else { 2 * super::world::DISK_RESERVE })
     }
 }
 

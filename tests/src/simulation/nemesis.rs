@@ -18,6 +18,14 @@ pub struct Counts {
     pub partitions: u64,
     /// Leaders asked to hand over.
     pub handovers: u64,
+    /// Disks that were full for a while.
+    pub full_disks: u64,
+    /// Flushes that failed.
+    pub failed_flushes: u64,
+    /// Nodes on older copies of their disks that were refused.
+    pub older_refused: u64,
+    /// Nodes on copies from under the running node that caught up.
+    pub older_replaced: u64,
 }
 
 /// Breaks things for `span`.
@@ -34,7 +42,10 @@ pub async fn rage(run: &Arc<Run>, span: Duration) {
             52..59 => cut_one_link(run),
             59..67 => slow_down(run),
             67..73 => lose_frames(run),
-            73..83 => hand_over(run),
+            73..80 => hand_over(run),
+            80..86 => fill_disks(run),
+            86..89 => fail_flush(run),
+            89..92 => run.world().copy_disk(victim(run)),
             _ => heal(run),
         }
     }
@@ -131,6 +142,76 @@ fn lose_frames(run: &Run) {
     let permille = chance::below(200);
     run.world().network().lose(permille);
     run.world().history().note(format_args!("lose {permille} of 1000 frames"));
+}
+
+/// One disk, or all of them, full for a while.
+fn fill_disks(run: &Arc<Run>) {
+    let hosts = run.world().shape().hosts();
+    let one = victim(run);
+    let filled = if chance::happens(300) { 0..hosts } else { one..one + 1 };
+    let span = chance::millis(50, 3000);
+    run.count(|counts| counts.full_disks += filled.len() as u64);
+    run.world().history().note(format_args!("disks of {filled:?} are full for {span:?}"));
+    for host in filled {
+        let disk = run.world().disk(host);
+        disk.fill(true);
+        Sim::spawn(async move {
+            Sim::sleep(span).await;
+            disk.fill(false);
+        });
+    }
+}
+
+fn fail_flush(run: &Run) {
+    let host = victim(run);
+    if run.world().fail_flush(host) {
+        run.count(|counts| counts.failed_flushes += 1);
+        run.world().history().note(format_args!("the next flush of {host} fails"));
+    }
+}
+
+/// How long a node on an older disk may go unnoticed while all is well.
+const NOTICED: Duration = Duration::from_secs(8);
+
+/// Once all is mended: a host comes back on a copy of its disk, from an earlier start or from under the running node. The
+/// others have all that it acknowledged since, or no protocol could tell. The former must be refused; the latter is, or it
+/// catches up. Whoever was refused gets its disk back.
+pub async fn age_a_disk(run: &Arc<Run>) {
+    let world = run.world_handle();
+    let leader = world.leader().map(|leader| leader.incarnation.host);
+    let hosts: Vec<usize> = (0..world.shape().hosts()).filter(|host| Some(*host) != leader).collect();
+    let host = hosts[chance::index(hosts.len())];
+    let Some(copy) = world.kept_copy(host) else { return };
+    let Some(running) = world.running(host) else { return };
+    let present = running.node.identity();
+    if present.node != copy.identity().node {
+        return;
+    }
+    let last = |world: &super::world::World, host: usize| world.running(host)?.node.status().last_log;
+    let mine = last(&world, host);
+    let all_have = world
+        .eventually(NOTICED, |world| (0..world.shape().hosts()).all(|other| last(world, other) >= mine).then_some(()));
+    if all_have.await.is_err() || !world.crash(host) {
+        return;
+    }
+    let disk = world.disk(host);
+    let Some(right) = disk.copy() else { return };
+    let starts_ago = present.boot - copy.identity().boot;
+    world.history().note(format_args!("{host} comes back on a copy from {starts_ago} starts ago"));
+    disk.put_back(copy);
+    world.let_stop(host, "older copy");
+    world.start(host).await;
+    let refused = world.eventually(NOTICED, |world| world.running(host).is_none().then_some(())).await.is_ok();
+    if !refused && starts_ago > 0 {
+        world.history().violated(format_args!("node {host} runs on a disk from {starts_ago} starts ago, unnoticed"));
+    }
+    if refused {
+        run.count(|counts| counts.older_refused += 1);
+        disk.put_back(right);
+        world.start(host).await;
+    } else {
+        run.count(|counts| counts.older_replaced += 1);
+    }
 }
 
 fn heal(run: &Run) {

@@ -179,6 +179,10 @@ impl Run {
         Sim::sleep(chance::millis(0, 3000)).await;
         nemesis::rage(self, TROUBLE).await;
         self.mend().await;
+        if chance::happens(300) && self.goes_on() {
+            nemesis::age_a_disk(self).await;
+            self.mend().await;
+        }
         *self.clients.lock().unwrap() = false;
         for client in clients {
             client.await.ok();
@@ -208,6 +212,9 @@ impl Run {
         self.world.network().heal();
         self.world.history().note(format_args!("all is mended"));
         let shape = self.world.shape();
+        for host in 0..shape.hosts() {
+            self.world.disk(host).fill(false);
+        }
         for hosts in [0..shape.founders, shape.founders..shape.hosts()] {
             for host in hosts.clone() {
                 self.world.start(host).await;

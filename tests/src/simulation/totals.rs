@@ -6,7 +6,7 @@ use super::{nemesis, network, oracles::ledger};
 
 /// Names and figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals([(&'static str, u64); 14]);
+pub struct Totals([(&'static str, u64); 18]);
 
 impl Totals {
     /// The totals of one run.
@@ -16,6 +16,10 @@ impl Totals {
             ("crashes", nemesis.crashes),
             ("partitions", nemesis.partitions),
             ("hand-overs", nemesis.handovers),
+            ("full disks", nemesis.full_disks),
+            ("failed flushes", nemesis.failed_flushes),
+            ("refused older disks", nemesis.older_refused),
+            ("replaced older disks", nemesis.older_replaced),
             ("elections", ledger.terms),
             ("installed snapshots", ledger.installed),
             ("forwarded batches", network.forwarded),

@@ -12,7 +12,7 @@ use quorate_node::node::{Node, NodeOptions};
 use quorate_node::platform::Platform as _;
 use tokio::sync::oneshot;
 
-use super::disk::{FlushTime, SimDisk};
+use super::disk::{Copy, FLUSH_FAILED, FlushTime, SimDisk};
 use super::history::History;
 use super::network::{Incarnation, Network, SimContacts, SimDatagrams, SimTransport, gossip_address, raft_address};
 use super::{Sim, chance};
@@ -79,6 +79,10 @@ struct Host {
     running: Option<(Running, oneshot::Sender<()>)>,
     /// Between the beginning of a start and the node's being there.
     starting: bool,
+    /// What a node that runs here may stop for by itself: a part of its reason.
+    may_stop: Option<&'static str>,
+    /// What its disk held once.
+    copy: Option<Copy>,
 }
 
 /// All hosts and the network between them.
@@ -96,7 +100,7 @@ impl World {
         let flush_time =
             |slow| FlushTime { max: Duration::from_millis(if slow { 40 } else { 2 }), ..FlushTime::default() };
         let disk = || SimDisk::new(flush_time(chance::happens(shape.slow_disks_permille)));
-        let host = |_| Host { disk: disk(), running: None, starting: false };
+        let host = |_| Host { disk: disk(), running: None, starting: false, may_stop: None, copy: None };
         let hosts = Mutex::new((0..shape.hosts()).map(host).collect());
         Arc::new(Self { shape, network: Arc::default(), hosts, history })
     }
@@ -195,17 +199,59 @@ impl World {
         self.hosts()[incarnation.host].running = Some((running, die));
     }
 
-    /// A node that stops by itself has no reason to here.
+    /// A node stops by itself only for what was done to it. Whoever watches over it starts it again.
     async fn watch(self: Arc<Self>, running: Running) {
-        if let Some(reason) = running.alive(running.node.failed()).await {
-            let host = running.incarnation.host;
-            self.history().violated(format_args!("node {host} stopped by itself: {reason}"));
+        let Some(reason) = running.alive(running.node.failed()).await else { return };
+        let host = running.incarnation.host;
+        let may_stop = self.hosts()[host].may_stop;
+        match may_stop.filter(|part| reason.contains(part)) {
+            Some(FLUSH_FAILED) => {
+                self.history().note(format_args!("node {host} stopped: {reason}"));
+                self.crash(host);
+                Sim::sleep(chance::millis(10, 500)).await;
+                self.start(host).await;
+            }
+            // Whoever put the older disk there waits for it.
+            Some(_) => {
+                self.history().note(format_args!("node {host} stopped: {reason}"));
+                self.crash(host);
+            }
+            None => self.history().violated(format_args!("node {host} stopped by itself: {reason}")),
         }
+    }
+
+    /// The next flush on a host fails: its node must stop, and is started again. Whether there is such a node.
+    pub fn fail_flush(&self, host: usize) -> bool {
+        let mut hosts = self.hosts();
+        let Host { disk, running: Some(_), may_stop, .. } = &mut hosts[host] else { return false };
+        disk.fail();
+        *may_stop = Some(FLUSH_FAILED);
+        true
+    }
+
+    /// Keeps a copy of what a host's disk holds now.
+    pub fn copy_disk(&self, host: usize) {
+        let host = &mut self.hosts()[host];
+        if let Some(copy) = host.disk.copy() {
+            host.copy = Some(copy);
+        }
+    }
+
+    /// The copy kept last.
+    #[must_use]
+    pub fn kept_copy(&self, host: usize) -> Option<Copy> {
+        self.hosts()[host].copy.clone()
+    }
+
+    /// What a node on this host may stop for from now on.
+    pub fn let_stop(&self, host: usize, part: &'static str) {
+        self.hosts()[host].may_stop = Some(part);
     }
 
     /// Power loss on a host: what was not flushed is lost, but for some of it.
     pub fn crash(&self, host: usize) -> bool {
         let Some((running, die)) = self.hosts()[host].running.take() else { return false };
+        self.hosts()[host].may_stop = None;
         let disk = self.hosts()[host].disk.clone();
         let unflushed = disk.unflushed();
         let kept = if chance::happens(500) { 0 } else { chance::index(unflushed + 1) };

@@ -159,3 +159,66 @@ fn an_append_acknowledged_before_its_flush_is_lost_in_a_crash() {
         set(None);
     });
 }
+
+#[test]
+fn a_flush_on_a_full_disk_is_reported_once_there_is_room() {
+    simulate(async {
+        let disk = SimDisk::default();
+        let log = disk.open().log;
+        disk.fill(true);
+        log.append(records(1, 0..2)).unwrap();
+        let flushed = flush(&*log);
+        assert!(log.waits_for_room());
+        let (elapsed, ()) = futures::join!(
+            async {
+                let begun = Sim::now();
+                flushed.await.unwrap();
+                Sim::now() - begun
+            },
+            async {
+                Sim::sleep(Duration::from_secs(1)).await;
+                disk.fill(false);
+            }
+        );
+        assert!(elapsed >= Duration::from_secs(1) && !log.waits_for_room());
+    });
+}
+
+#[test]
+fn a_failed_flush_makes_nothing_durable_and_ends_with_the_node() {
+    simulate(async {
+        let disk = SimDisk::default();
+        let log = disk.open().log;
+        disk.fail();
+        log.append(records(1, 0..2)).unwrap();
+        for _ in 0..2 {
+            assert_eq!(flush(&*log).await.unwrap_err().to_string(), FLUSH_FAILED);
+        }
+        disk.crash(0);
+        let log = disk.open().log;
+        assert_eq!(log.state(), LogState::default());
+        flush(&*log).await.unwrap();
+    });
+}
+
+#[test]
+fn a_disk_put_back_is_as_it_was_copied() {
+    simulate(async {
+        let disk = SimDisk::default();
+        assert!(disk.copy().is_none());
+        let node = disk.open();
+        node.identity.save(&identity()).unwrap();
+        node.log.append(records(1, 0..2)).unwrap();
+        flush(&*node.log).await.unwrap();
+        let copy = disk.copy().unwrap();
+        node.identity.save(&Identity { boot: 2, ..identity() }).unwrap();
+        node.log.append(vec![record(1, 2)]).unwrap();
+        flush(&*node.log).await.unwrap();
+        disk.crash(0);
+        disk.put_back(copy);
+        assert!(node.log.append(vec![record(1, 3)]).is_err(), "it is another disk now");
+        let node = disk.open();
+        assert_eq!(node.identity.load().unwrap(), Some(identity()));
+        assert_eq!(node.log.state().last, Some(id(1, 1)));
+    });
+}
