@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use openraft_rt::{AsyncRuntime, Select3};
+use openraft_rt::{AsyncRuntime, Select2};
 use quorate_limits::{Part, Policy, PolicyChange, PolicyOutcome, Request, Rules, Run, Settings};
 pub use status::{ClusterStatus, MemberStatus};
 use tokio::sync::Notify;
@@ -131,6 +131,7 @@ impl<P: Platform> Node<P> {
         P::spawn(Arc::clone(&node).join());
         P::spawn(Arc::clone(&node).keep_name(transport));
         P::spawn(Arc::clone(&node).watch_disk());
+        P::spawn(Arc::clone(&node).heed_older_disk());
         Ok(node)
     }
 
@@ -158,7 +159,18 @@ impl<P: Platform> Node<P> {
 
     async fn hold_session(self: Arc<Self>) {
         let refused = self.courier.keep_session().await;
-        self.refuse(refused.0);
+        self.refuse_disk(refused.0);
+    }
+
+    async fn heed_older_disk(self: Arc<Self>) {
+        let reason = self.consensus.link().outdated().await;
+        self.refuse_disk(reason);
+    }
+
+    /// Stops this node, and every later one on its disk.
+    fn refuse_disk(&self, reason: String) {
+        self.founding.refuse(&reason);
+        self.refuse(reason);
     }
 
     /// Until the cluster is founded, whoever leads proposes the founding; the first in the log counts.
@@ -403,9 +415,8 @@ impl<P: Platform> Node<P> {
                 changed.await;
             }
         };
-        let outdated = self.consensus.link().outdated();
-        match P::Rt::select3(Box::pin(refused), Box::pin(outdated), Box::pin(self.consensus.failed())).await {
-            Select3::First(reason) | Select3::Second(reason) | Select3::Third(reason) => reason,
+        match P::Rt::select2(Box::pin(refused), Box::pin(self.consensus.failed())).await {
+            Select2::First(reason) | Select2::Second(reason) => reason,
         }
     }
 
@@ -421,12 +432,15 @@ impl<P: Platform> Node<P> {
 async fn boot<P: Platform>(disk: &Disk, options: &NodeOptions, transport: &dyn Transport) -> io::Result<Identity> {
     let (name, address) = (options.name.clone(), Some(options.raft_address.clone()));
     let identity = match disk.identity.load()? {
+        Some(Identity { refused: Some(reason), .. }) => return Err(io::Error::other(reason)),
         Some(identity) => {
             refuse_a_second_process::<P>(&identity, options, transport).await?;
             Identity { boot: identity.boot + 1, name, address, ..identity }
         }
         // Zero is kept free: frames use it for nobody.
-        None => Identity { node: P::random().max(1), name, boot: 1, cluster: None, address, promise: None },
+        None => {
+            Identity { node: P::random().max(1), name, boot: 1, cluster: None, address, refused: None, promise: None }
+        }
     };
     disk.log.bind(identity.node, identity.boot)?;
     disk.snapshots.bind(identity.node);

@@ -255,6 +255,17 @@ fn remaining_settings_are_read() {
 }
 
 #[test]
+fn sizes_are_read_with_their_units_and_anything_else_is_refused() {
+    for (given, bytes) in [("0", 0), ("0MiB", 0), ("3KiB", 3 << 10), ("64 MiB", 64 << 20), ("2GiB", 2 << 30)] {
+        assert_eq!(read(|args| args.disk_reserve = text(given)).unwrap().disk_reserve, bytes, "{given}");
+    }
+    for given in ["64", "64MB", "-1MiB", "MiB", "1.5GiB", "99999999999999999999GiB", "18446744073709551615KiB"] {
+        let errors = read(|args| args.disk_reserve = text(given)).unwrap_err();
+        assert!(errors[0].contains("is no size") && errors[0].contains("DISK_RESERVE=64MiB"), "{given}: {errors:?}");
+    }
+}
+
+#[test]
 fn wrong_values_are_told_all_at_once() {
     let errors = read(|args| {
         args.rate_reset = text("yes");

@@ -102,6 +102,13 @@ impl<P: Platform> Founding<P> {
         Ok(())
     }
 
+    /// Notes on the disk why it must not be used any more.
+    pub fn refuse(&self, reason: &str) {
+        if let Err(error) = self.change(|identity| identity.refused = Some(reason.to_owned())) {
+            warn!("that this disk is refused could not be noted on it: {error}");
+        }
+    }
+
     fn enter(&self, cluster: ClusterId) {
         self.link.join(cluster);
         if let Err(error) = self.gossip.update(|me| me.cluster = Some(cluster)) {

@@ -20,6 +20,9 @@ use crate::transport::Lane;
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Between two attempts to free room by a snapshot.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(10);
+/// How long letting the leadership go may take, and how often to look.
+const LET_GO_TIMEOUT: Duration = Duration::from_secs(2);
+const LET_GO_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a voter may take to say whether it has room.
 const ASK_TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -70,12 +73,35 @@ impl<P: Platform> Node<P> {
             let asked = self.consensus.link().call(voter, Kind::Status, Lane::Control, &[], ASK_TIMEOUT).await;
             let Ok(answer) = asked.map(|body| wire::decode::<StatusAnswer>(&body)) else { continue };
             if answer.is_ok_and(|answer| !answer.short_of_room) {
-                match self.transfer_leader(Some(voter)).await {
+                let handed = if self.disk.log.waits_for_room() {
+                    self.let_go(voter).await
+                } else {
+                    self.transfer_leader(Some(voter)).await
+                };
+                match handed {
                     Ok(_) => return true,
                     Err(reason) => warn!(to = format!("{voter:016x}"), "a voter with room did not take over: {reason}"),
                 }
             }
         }
         false
+    }
+
+    /// As [`transfer_leader`](Node::transfer_leader), when writes wait already: what this leader has under way is never
+    /// flushed here, so it is not waited for. Whoever takes over has it, or nobody was told of it.
+    async fn let_go(&self, voter: u64) -> Result<u64, String> {
+        self.queue.pause(true);
+        let go = async {
+            while self.successor(Some(voter))?.is_none() {
+                P::sleep(LET_GO_LOOK_INTERVAL).await;
+            }
+            self.consensus.transfer_leader(voter).await?;
+            self.consensus.leader_other_than(Some(self.consensus.link().me())).await;
+            Ok(voter)
+        };
+        let gone = P::timeout(LET_GO_TIMEOUT, go).await;
+        self.queue.pause(false);
+        // Its own consensus may wait too, with the next leader's term to write.
+        gone.unwrap_or_else(|| Err("it was asked to, and nothing was heard of it yet".to_owned()))
     }
 }

@@ -101,7 +101,7 @@ fn live(folder: &Path, node: u64, starts: u64) {
         snapshots.bind(node);
         let (cluster, name) = (Some(ClusterId(5)), format!("node-{node}"));
         let address = Some("10.0.0.1:50001".to_owned());
-        identities.save(&Identity { node, name, boot, cluster, address, promise: None }).unwrap();
+        identities.save(&Identity { node, name, boot, cluster, address, refused: None, promise: None }).unwrap();
         let begin = log.state().last.map_or(0, |last| last.index + 1);
         let id = |term, index| LogId { term, index: begin + index };
         log.save_vote(Vote { term: 2 * boot, node: 9, committed: false }).unwrap();

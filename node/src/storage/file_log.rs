@@ -294,9 +294,10 @@ impl Shared {
         inner.log = None;
         inner.reopened += 1;
         cut_back(&self.folder, inner.flushed)?;
-        // In memory nothing may be closed: a new file takes room.
+        // While all is in memory no file may be closed: the next one takes room.
         let open_chunk = chunk_files(&self.folder)?.last().map_or(0, |chunk| inner.flushed.saturating_sub(chunk.start));
-        let chunk_bytes_max = usize::try_from(open_chunk).unwrap_or(usize::MAX).saturating_add(self.chunk_bytes_max);
+        let waiting: usize = inner.unflushed.iter().map(Change::bytes).sum();
+        let chunk_bytes_max = usize::try_from(open_chunk).unwrap_or(usize::MAX) + waiting + self.chunk_bytes_max;
         let log = inner.log.insert(open(&self.folder, chunk_bytes_max)?);
         for change in &inner.unflushed {
             change.clone().apply(log)?;

@@ -37,6 +37,9 @@ pub struct Identity {
     pub cluster: Option<ClusterId>,
     /// Where this disk's node was reached last by others, `host:port`: a copy of the disk finds there who runs as it.
     pub address: Option<String>,
+    /// Why this disk must not be used any more: the cluster knows that it is an older copy. Starting it again must not
+    /// make it look newer.
+    pub refused: Option<String>,
     /// What it promised while its cluster was founded.
     pub promise: Option<Promise>,
 }

@@ -96,6 +96,13 @@ impl Copy {
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
+
+    /// Counts starts that another copy of the disk was used for, so that this one is not the older of the two.
+    #[must_use]
+    pub fn count_starts(mut self, starts: u64) -> Self {
+        self.identity.boot += starts;
+        self
+    }
 }
 
 #[derive(Clone, Default)]

@@ -207,7 +207,12 @@ pub async fn age_a_disk(run: &Arc<Run>) {
     }
     if refused {
         run.count(|counts| counts.older_refused += 1);
-        disk.put_back(right);
+        // Started again, the refused disk must stay refused.
+        world.start(host).await;
+        if world.running(host).is_some() {
+            world.history().violated(format_args!("node {host} was refused its disk and started on it again"));
+        }
+        disk.put_back(right.count_starts(2));
         world.start(host).await;
     } else {
         run.count(|counts| counts.older_replaced += 1);

@@ -186,6 +186,9 @@ impl World {
         self.hosts()[host].starting = false;
         match started {
             Ok(node) => self.run(incarnation, node),
+            Err(error) if error.to_string().contains("older copy") => {
+                self.history().note(format_args!("node {host} does not start: {error}"));
+            }
             Err(error) => self.history().violated(format_args!("node {host} does not start: {error}")),
         }
     }

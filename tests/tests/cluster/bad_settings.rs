@@ -32,6 +32,7 @@ async fn wrong_settings_each_ends_the_node_with_a_message_that_names_it() {
         ("CLUSTERS", "limiter.test:50011", &["BOOTSTRAP_EXPECT=3"]),
         ("DNS_SERVER", "nowhere", &["DNS_SERVER"]),
         ("DRAIN_DELAY", "10", &["DRAIN_DELAY"]),
+        ("DISK_RESERVE", "64 megabytes", &["DISK_RESERVE", "64MiB"]),
         ("RAFT_VOL_DIR", "elsewhere", &["RAFT_VOL_DIR", "DATA_DIR"]),
     ];
     let mut wrong = vec![];

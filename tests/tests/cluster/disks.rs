@@ -75,6 +75,10 @@ async fn node_on_a_copy_from_one_or_two_starts_ago_stops_and_says_why() {
             "but the cluster has seen it start"
         };
         assert!(said.contains(seen) && said.contains("start it on an empty DATA_DIR"), "{said}");
+        // A supervisor that starts it again and again does not make it newer.
+        node.start();
+        let again = refusal(node).await;
+        assert!(again.contains("cannot start") && again.contains(seen), "{again}");
         // Its own, latest data is still good.
         std::fs::remove_dir_all(node.data_dir()).unwrap();
         std::fs::rename(&present, node.data_dir()).unwrap();

@@ -11,6 +11,7 @@ fn identity() -> Identity {
         boot: 4,
         cluster: Some(ClusterId(0xfeed)),
         address: Some("10.0.0.1:50001".to_owned()),
+        refused: None,
         promise: Some(Promise { cluster: ClusterId(0xfeed), members }),
     }
 }
@@ -65,11 +66,11 @@ fn a_damaged_identity_is_refused_with_file_and_remedy() {
     );
     assert_eq!(
         refused("\"version\": 1,", ""),
-        format!("{file} is damaged: missing field `version` at line 18 column 1; {remedy}")
+        format!("{file} is damaged: missing field `version` at line 19 column 1; {remedy}")
     );
     assert_eq!(
         refused("\"boot\": 4,", ""),
-        format!("{file} is damaged: missing field `boot` at line 17 column 3; {remedy}")
+        format!("{file} is damaged: missing field `boot` at line 18 column 3; {remedy}")
     );
     fs::write(&path, "").unwrap();
     assert_eq!(

@@ -14,8 +14,15 @@ fn refusal(folder: &Path) -> String {
 fn used() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let (disk, _lock) = Disk::open(folder.path()).unwrap();
-    let identity =
-        Identity { node: 7, name: "node-7".to_owned(), boot: 1, cluster: None, address: None, promise: None };
+    let identity = Identity {
+        node: 7,
+        name: "node-7".to_owned(),
+        boot: 1,
+        cluster: None,
+        address: None,
+        refused: None,
+        promise: None,
+    };
     disk.identity.save(&identity).unwrap();
     disk.log.save_vote(Vote { term: 1, node: 7, committed: true }).unwrap();
     disk.log.append(vec![Record { id: LogId { term: 1, index: 0 }, payload: "payload".into() }]).unwrap();

@@ -12,7 +12,15 @@ fn simulate<T>(scenario: impl Future<Output = T> + Send) -> T {
 }
 
 fn identity() -> Identity {
-    Identity { node: 7, name: "node-7".to_owned(), boot: 1, cluster: Some(ClusterId(5)), address: None, promise: None }
+    Identity {
+        node: 7,
+        name: "node-7".to_owned(),
+        boot: 1,
+        cluster: Some(ClusterId(5)),
+        address: None,
+        refused: None,
+        promise: None,
+    }
 }
 
 #[test]
