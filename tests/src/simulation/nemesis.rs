@@ -22,10 +22,10 @@ pub struct Counts {
     pub full_disks: u64,
     /// Flushes that failed.
     pub failed_flushes: u64,
-    /// Nodes on older copies of their disks that were refused.
+    /// Nodes that came back on older copies of their disks.
+    pub older_disks: u64,
+    /// And those of them that were refused.
     pub older_refused: u64,
-    /// Nodes on copies from under the running node that caught up.
-    pub older_replaced: u64,
 }
 
 /// Breaks things for `span`.
@@ -45,7 +45,7 @@ pub async fn rage(run: &Arc<Run>, span: Duration) {
             73..80 => hand_over(run),
             80..86 => fill_disks(run),
             86..89 => fail_flush(run),
-            89..92 => run.world().copy_disk(victim(run)),
+            89..94 => run.world().copy_disk(victim(run)),
             _ => heal(run),
         }
     }
@@ -198,6 +198,7 @@ pub async fn age_a_disk(run: &Arc<Run>) {
     let Some(right) = disk.copy() else { return };
     let starts_ago = present.boot - copy.identity().boot;
     world.history().note(format_args!("{host} comes back on a copy from {starts_ago} starts ago"));
+    run.count(|counts| counts.older_disks += 1);
     disk.put_back(copy);
     world.let_stop(host, "older copy");
     world.start(host).await;
@@ -214,8 +215,6 @@ pub async fn age_a_disk(run: &Arc<Run>) {
         }
         disk.put_back(right.count_starts(2));
         world.start(host).await;
-    } else {
-        run.count(|counts| counts.older_replaced += 1);
     }
 }
 

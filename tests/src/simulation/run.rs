@@ -179,7 +179,7 @@ impl Run {
         Sim::sleep(chance::millis(0, 3000)).await;
         nemesis::rage(self, TROUBLE).await;
         self.mend().await;
-        if chance::happens(300) && self.goes_on() {
+        if chance::happens(400) && self.goes_on() {
             nemesis::age_a_disk(self).await;
             self.mend().await;
         }
