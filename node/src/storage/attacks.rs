@@ -220,7 +220,9 @@ fn torn(before: &Files, after: &Files, at: usize, tear: Tear) -> Files {
         match tear {
             Tear::Cut => bytes.truncate(old + good),
             Tear::Zeros => bytes[old + good..].fill(0),
-            Tear::Garbage => bytes[old + good..].iter_mut().enumerate().for_each(|(at, byte)| *byte ^= 0x5a ^ at.to_le_bytes()[0]),
+            Tear::Garbage => {
+                bytes[old + good..].iter_mut().enumerate().for_each(|(at, byte)| *byte ^= 0x5a ^ at.to_le_bytes()[0])
+            }
             Tear::Longer if good < new || at == passed => {
                 bytes.truncate(old + good);
                 bytes.resize(old + good + 4096, 0);
