@@ -235,6 +235,66 @@ pub struct ClusterAnswer {
     pub revision: u64,
     /// The members of the committed configuration.
     pub members: Vec<MemberAnswer>,
+    /// What operators want of the members and what has not come about yet.
+    pub intents: Vec<IntentAnswer>,
+    /// What the leader does with the membership; `null` when this node cannot know.
+    pub autopilot: Option<AutopilotAnswer>,
+}
+
+/// What an operator wants of a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IntentAnswer {
+    /// What is to be done.
+    pub action: IntentAction,
+    /// The member's id.
+    pub member: HexId,
+}
+
+/// What can be wanted of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IntentAction {
+    /// It is to leave the cluster.
+    Decommission,
+}
+
+/// What autopilot does and what it waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AutopilotAnswer {
+    /// The change of the membership under way, for people; `null` when there is none.
+    pub operation: Option<String>,
+    /// Why other changes are not made yet.
+    pub waits: Vec<WaitAnswer>,
+}
+
+/// One thing that autopilot waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitAnswer {
+    /// One word: `Quorum`, `Silence`, `Interval`, `CatchingUp`, `NameTwice` or `NobodyLeft`.
+    pub reason: String,
+    /// What it waits for and what can be done, for people.
+    pub message: String,
+}
+
+/// The answer to a decommission.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DecommissionAnswer {
+    /// The member's id.
+    pub member: HexId,
+    /// How far it is.
+    pub state: DecommissionState,
+}
+
+/// How far a decommission is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DecommissionState {
+    /// The intent is noted; the leader's autopilot sees to it.
+    Leaving,
+    /// It is no member any more.
+    Left,
 }
 
 /// One member of the cluster.

@@ -39,6 +39,12 @@ pub struct Members {
 }
 
 impl Members {
+    /// The members: Raft id and name, learners included.
+    #[must_use]
+    pub fn present(&self) -> &BTreeMap<u64, String> {
+        &self.present
+    }
+
     /// The members that are to leave.
     #[must_use]
     pub fn leaving(&self) -> &BTreeSet<u64> {

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use quorate_limits::autopilot::Replacing;
 use quorate_limits::{Algorithm, Enforcement, Limit, OnUnavailable, Policy, PolicyName};
 
 mod args;
@@ -50,6 +51,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// Resolves the names in `contacts`; `None`: the system's resolver.
     pub dns_server: Option<SocketAddr>,
+    /// How careful a lost disk is replaced.
+    pub replacing: Replacing,
     /// How long connections are still accepted after SIGTERM.
     pub drain_delay: Duration,
     /// Whether the end of standard input stops the node.
@@ -188,10 +191,19 @@ impl Settings {
                 format: reader.log_format(args.log_format.as_deref()),
             },
             dns_server: reader.dns_server(args.dns_server.as_deref()),
+            replacing: read_replacing(args, &mut reader),
             drain_delay: reader.duration("DRAIN_DELAY", args.drain_delay.as_deref(), Duration::from_secs(10)),
             stop_with_stdin: reader.switch("STOP_WITH_STDIN", args.stop_with_stdin.as_deref(), false),
         };
         reader.finish(settings)
+    }
+}
+
+fn read_replacing(args: &ServeArgs, reader: &mut Reader) -> Replacing {
+    let Replacing { lost_after, interval } = Replacing::default();
+    Replacing {
+        lost_after: reader.duration("REPLACE_LOST_DISK_AFTER", args.replace_lost_disk_after.as_deref(), lost_after),
+        interval: reader.duration("REPLACE_LOST_DISK_INTERVAL", args.replace_lost_disk_interval.as_deref(), interval),
     }
 }
 

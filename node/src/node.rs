@@ -6,34 +6,43 @@ mod status;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::{AbortHandle, abortable};
 use openraft_rt::{AsyncRuntime, Select2};
-use quorate_limits::{Part, Policy, PolicyChange, PolicyOutcome, Request, Rules, Run, Settings};
+use quorate_limits::autopilot::Replacing;
+use quorate_limits::{
+    Leaving, OnUnavailable, Part, PartOutcome, Policy, PolicyChange, PolicyOutcome, Request, Rules, Run, Settings,
+};
 pub use status::{ClusterStatus, MemberStatus};
 use tokio::sync::Notify;
-use tracing::{info, warn};
+use tracing::{error, info};
 
 use crate::admission::{Consistency, Courier, LeaderQueue, Limiter, Unavailable, UnavailableReason, Verdict};
+use crate::consensus::autopilot::Autopilot;
 use crate::consensus::founding::Founding;
-use crate::consensus::{Consensus, FEATURE_LEVEL, Link, PeerService, Tuning, answers_as, autopilot};
+use crate::consensus::wire::Kind;
+use crate::consensus::{Consensus, FEATURE_LEVEL, HANDOVER_TIMEOUT, Handover, Link, PeerService, Tuning, answers_as};
 use crate::gossip::{Contacts, Datagrams, Gossip, Peer};
 use crate::platform::Platform;
 use crate::storage::{Disk, Identity, Room};
-use crate::transport::Transport;
+use crate::sync::lock;
+use crate::transport::{Lane, Transport};
 
 /// How long a founding command or the first read may take before it is tried again.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a leader waits for its successor to catch up before it goes anyway.
-const HANDOVER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long saying goodbye to the others may take; without it they find out by themselves.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long consensus may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks at something that sends no signal.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Between two questions of a follower to another node, which would tell it that it was removed.
+const REMOVAL_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the answer to that may take.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a node is started with.
 #[derive(Clone, Debug)]
@@ -56,6 +65,8 @@ pub struct NodeOptions {
     pub disk_reserve: u64,
     /// Timing and sizes of consensus.
     pub tuning: Tuning,
+    /// How careful a lost disk is replaced.
+    pub replacing: Replacing,
 }
 
 /// A running node.
@@ -66,13 +77,20 @@ pub struct Node<P: Platform> {
     courier: Arc<Courier<P>>,
     limiter: Limiter<P>,
     founding: Arc<Founding<P>>,
+    handover: Arc<Handover<P>>,
+    autopilot: Arc<Autopilot<P>>,
     gossip: Arc<Gossip<P>>,
     caught_up: AtomicBool,
     draining: AtomicBool,
     disk: Disk,
     room: Arc<Room>,
-    refused: std::sync::Mutex<Option<String>>,
+    refused: Mutex<Option<String>>,
     refused_changed: Notify,
+    /// Whether it was told that it was removed before it had caught up, and must begin anew.
+    anew: AtomicBool,
+    anew_changed: Notify,
+    /// End with the node.
+    tasks: Mutex<Vec<AbortHandle>>,
 }
 
 /// Why a node is not ready, for people.
@@ -108,9 +126,14 @@ impl<P: Platform> Node<P> {
         let consensus = Consensus::start(disk, Arc::clone(&link), &options.tuning).await?;
         let queue = Arc::new(LeaderQueue::new(consensus.clone()));
         let courier = Arc::new(Courier::new(consensus.clone(), Arc::clone(&queue)));
-        let limiter = Limiter::start(consensus.clone(), &courier);
+        let limiter = Limiter::new(consensus.clone(), &courier);
         let founding = Arc::new(Founding::new(identity, Arc::clone(&disk.identity), link, Arc::clone(&gossip)));
         let room = Arc::new(Room::new(options.disk_reserve));
+        let election_max = options.tuning.election_max;
+        let handover =
+            Arc::new(Handover::new(consensus.clone(), Arc::clone(&queue), Arc::clone(&gossip), election_max));
+        let autopilot =
+            Arc::new(Autopilot::new(consensus.clone(), Arc::clone(&gossip), Arc::clone(&handover), options.replacing));
         let node = Arc::new(Self {
             options,
             consensus,
@@ -118,27 +141,49 @@ impl<P: Platform> Node<P> {
             courier,
             limiter,
             founding,
+            handover,
+            autopilot,
             gossip,
             caught_up: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             disk: disk.clone(),
             room,
-            refused: std::sync::Mutex::default(),
+            refused: Mutex::default(),
             refused_changed: Notify::new(),
+            anew: AtomicBool::new(false),
+            anew_changed: Notify::new(),
+            tasks: Mutex::default(),
         });
-        P::spawn(Arc::clone(&node.queue).run());
-        P::spawn(autopilot::run(node.consensus.clone(), Arc::clone(&node.gossip)));
-        P::spawn(Arc::clone(&node).join());
-        P::spawn(Arc::clone(&node).keep_name(transport));
-        P::spawn(Arc::clone(&node).watch_disk());
-        P::spawn(Arc::clone(&node).heed_older_disk());
+        node.spawn(Arc::clone(&node.queue).run());
+        node.limiter.runs().into_iter().for_each(|outbox| node.spawn(outbox));
+        node.spawn(Arc::clone(&node.autopilot).run());
+        node.spawn(Arc::clone(&node).join());
+        node.spawn(Arc::clone(&node).keep_name(transport));
+        node.spawn(Arc::clone(&node).watch_disk());
+        node.spawn(Arc::clone(&node).heed_older_disk());
+        P::spawn(Arc::clone(&node).heed_removal());
         Ok(node)
+    }
+
+    /// Starts a task that ends with the node.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let (task, handle) = abortable(task);
+        lock(&self.tasks).push(handle);
+        P::spawn(async move {
+            // Whether it came to its end or was ended is all the same.
+            let _ = task.await;
+        });
+    }
+
+    fn end_tasks(&self) {
+        lock(&self.tasks).drain(..).for_each(|task| task.abort());
     }
 
     /// The receiving end of other nodes' frames.
     pub fn service(&self) -> Arc<PeerService<P>> {
         let (queue, founding) = (Arc::clone(&self.queue), Arc::clone(&self.founding));
-        Arc::new(PeerService::new(self.consensus.clone(), queue, founding, Arc::clone(&self.room)))
+        let (room, autopilot) = (Arc::clone(&self.room), Arc::clone(&self.autopilot));
+        Arc::new(PeerService::new(self.consensus.clone(), queue, founding, room, autopilot))
     }
 
     /// From an empty disk (or a restart) to a member that has caught up.
@@ -149,12 +194,68 @@ impl<P: Platform> Node<P> {
             self.refuse(reason);
             return;
         }
-        P::spawn(Arc::clone(&self).hold_session());
-        P::spawn(Arc::clone(&self).found());
-        P::spawn(Arc::clone(&self).raise_feature_level());
+        self.spawn(Arc::clone(&self).hold_session());
+        self.spawn(Arc::clone(&self).found());
+        self.spawn(Arc::clone(&self).raise_feature_level());
         self.catch_up().await;
         self.caught_up.store(true, Ordering::SeqCst);
         info!("ready: this node has caught up with its cluster");
+    }
+
+    /// Finds out whether this node was removed from its cluster, and does what follows.
+    ///
+    /// Whoever it speaks to tells it. A learner with nothing to forward speaks to nobody, so it asks around.
+    async fn heed_removal(self: Arc<Self>) {
+        let link = self.consensus.link();
+        let mut turn = 0;
+        while self.consensus.is_running() && !link.was_removed() {
+            P::sleep(REMOVAL_LOOK_INTERVAL).await;
+            if self.consensus.state().is_removed(link.me()) {
+                link.note_removed();
+            } else if !link.was_removed() && self.consensus.leadership().is_none() {
+                self.ask_another(turn).await;
+                turn += 1;
+            }
+        }
+        if !link.was_removed() {
+            return;
+        }
+        if let Err(error) = self.founding.note_removed() {
+            return self.refuse(format!("it was removed from its cluster, which could not be saved: {error}"));
+        }
+        self.end_tasks();
+        self.consensus.stop().await;
+        if self.caught_up.load(Ordering::SeqCst) {
+            error!("{}", UnavailableReason::Removed);
+        } else {
+            self.anew.store(true, Ordering::SeqCst);
+            self.anew_changed.notify_waiters();
+        }
+    }
+
+    /// Asks one of the nodes of this cluster how it is; any answer will do.
+    async fn ask_another(&self, turn: usize) {
+        let link = self.consensus.link();
+        let cluster = link.cluster();
+        let is_other = |peer: &Peer| peer.node != link.me() && cluster.is_some() && peer.cluster == cluster;
+        let others: Vec<u64> = self.gossip.peers().into_iter().filter(is_other).map(|peer| peer.node).collect();
+        if let Some(other) = others.get(turn % others.len().max(1)) {
+            // A refusal is noted by the link.
+            let _ = link.call(*other, Kind::Status, Lane::Control, &[], REMOVAL_TIMEOUT).await;
+        }
+    }
+
+    /// Waits until this node must be started anew: its cluster removed it while it was away, and what it keeps is to be
+    /// put aside, which [`Disk::open`] does.
+    pub async fn starts_anew(&self) {
+        loop {
+            let mut changed = std::pin::pin!(self.anew_changed.notified());
+            changed.as_mut().enable();
+            if self.anew.load(Ordering::SeqCst) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     async fn hold_session(self: Arc<Self>) {
@@ -221,7 +322,7 @@ impl<P: Platform> Node<P> {
     }
 
     fn refuse(&self, reason: String) {
-        *crate::sync::lock(&self.refused) = Some(reason);
+        *lock(&self.refused) = Some(reason);
         self.refused_changed.notify_waiters();
     }
 
@@ -270,6 +371,25 @@ impl<P: Platform> Node<P> {
         deadline: Duration,
     ) -> Result<PolicyOutcome, Unavailable> {
         self.limiter.change_policies(change, deadline).await
+    }
+
+    /// Notes in the log that a member is to leave; the leader's autopilot sees to it. Again changes nothing.
+    ///
+    /// # Errors
+    /// When it is not known within `deadline` whether it was noted.
+    pub async fn decommission(&self, member: u64, deadline: Duration) -> Result<Leaving, Unavailable> {
+        let unavailable = |reason| Unavailable { reason, on_unavailable: OnUnavailable::Deny };
+        if self.consensus.link().was_removed() {
+            return Err(unavailable(UnavailableReason::Removed));
+        }
+        if !self.rules().founded() {
+            return Err(unavailable(UnavailableReason::NotJoined));
+        }
+        match self.courier.deliver(&Part::Decommission { node: member }, P::now() + deadline).await {
+            Ok(PartOutcome::Leaving(leaving)) => Ok(leaving),
+            Ok(_) => Err(unavailable(UnavailableReason::Deadline)),
+            Err(reason) => Err(unavailable(reason)),
+        }
     }
 
     /// Founds the cluster with exactly these members (Raft id to name), for whoever starts nodes with
@@ -340,7 +460,9 @@ impl<P: Platform> Node<P> {
     /// # Errors
     /// The reason why not.
     pub fn ready(&self) -> Result<(), NotReady> {
-        if self.draining.load(Ordering::SeqCst) {
+        if self.consensus.link().was_removed() {
+            Err(UnavailableReason::Removed.to_string())
+        } else if self.draining.load(Ordering::SeqCst) {
             Err("this node is draining".to_owned())
         } else if self.caught_up.load(Ordering::SeqCst) {
             Ok(())
@@ -364,42 +486,19 @@ impl<P: Platform> Node<P> {
     pub async fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
         if self.consensus.leadership().is_some() {
-            P::timeout(HANDOVER_TIMEOUT, self.hand_over(None)).await;
+            // Without a successor the others elect one when this node is gone.
+            if let Some(Err(reason)) = P::timeout(HANDOVER_TIMEOUT, self.handover.hand_over(None)).await {
+                info!("leadership was not handed over: {reason}");
+            }
         }
-        self.queue.pause(false);
     }
 
-    /// Hands leadership to `target`, or to whichever voter is furthest.
+    /// Hands leadership to `target`, or to whichever voter has caught up.
     ///
     /// # Errors
-    /// Why it cannot be done.
+    /// Why it was not done.
     pub async fn transfer_leader(&self, target: Option<u64>) -> Result<u64, String> {
-        if self.consensus.leadership().is_none() {
-            return Err("this node does not lead".to_owned());
-        }
-        let handed = P::timeout(HANDOVER_TIMEOUT, self.hand_over(target)).await;
-        self.queue.pause(false);
-        handed.unwrap_or_else(|| Err("nobody took over in time".to_owned()))
-    }
-
-    /// Stops proposing, waits until the successor has everything, then lets it lead. Parts that wait go to it.
-    async fn hand_over(&self, target: Option<u64>) -> Result<u64, String> {
-        let me = self.consensus.link().me();
-        self.queue.pause(true);
-        self.queue.idle().await;
-        loop {
-            let successor = self.successor(target)?;
-            if let Some(successor) = successor {
-                info!(to = format!("{successor:016x}"), "hands leadership over");
-                self.consensus.transfer_leader(successor).await?;
-                let next = self.consensus.leader_other_than(Some(me));
-                if P::timeout(self.options.tuning.election_max * 2, next).await.is_some() {
-                    return Ok(successor);
-                }
-                warn!("the hand-over was lost; trying again");
-            }
-            P::sleep(LOOK_INTERVAL / 10).await;
-        }
+        self.handover.hand_over(target).await
     }
 
     /// Waits until the node can no longer go on (a disk that failed, an entry it does not know, an older copy of its
@@ -409,19 +508,28 @@ impl<P: Platform> Node<P> {
             loop {
                 let mut changed = std::pin::pin!(self.refused_changed.notified());
                 changed.as_mut().enable();
-                if let Some(reason) = crate::sync::lock(&self.refused).clone() {
+                if let Some(reason) = lock(&self.refused).clone() {
                     return reason;
                 }
                 changed.await;
             }
         };
-        match P::Rt::select2(Box::pin(refused), Box::pin(self.consensus.failed())).await {
+        let failed = async {
+            let reason = self.consensus.failed().await;
+            if self.consensus.link().was_removed() {
+                // It was stopped on purpose; the doors stay open to say so.
+                std::future::pending::<()>().await;
+            }
+            reason
+        };
+        match P::Rt::select2(Box::pin(refused), Box::pin(failed)).await {
             Select2::First(reason) | Select2::Second(reason) => reason,
         }
     }
 
     /// Stops consensus and gossip. Nothing is answered afterwards.
     pub async fn stop(&self) {
+        self.end_tasks();
         P::timeout(LEAVE_TIMEOUT, self.gossip.leave()).await;
         // It may wait for room on a full disk.
         P::timeout(STOP_TIMEOUT, self.consensus.stop()).await;
@@ -438,9 +546,16 @@ async fn boot<P: Platform>(disk: &Disk, options: &NodeOptions, transport: &dyn T
             Identity { boot: identity.boot + 1, name, address, ..identity }
         }
         // Zero is kept free: frames use it for nobody.
-        None => {
-            Identity { node: P::random().max(1), name, boot: 1, cluster: None, address, refused: None, promise: None }
-        }
+        None => Identity {
+            node: P::random().max(1),
+            name,
+            boot: 1,
+            cluster: None,
+            address,
+            refused: None,
+            promise: None,
+            removed: false,
+        },
     };
     disk.log.bind(identity.node, identity.boot)?;
     disk.snapshots.bind(identity.node);

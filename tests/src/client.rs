@@ -219,6 +219,14 @@ impl Client {
         self.send(Method::POST, path, body).await
     }
 
+    /// `PUT /v1/cluster/members/{id}/decommission`; only on the admin port.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn decommission(&mut self, id: &str) -> Result<Answer, Unanswered> {
+        self.send(Method::PUT, &format!("/v1/cluster/members/{id}/decommission"), Bytes::new()).await
+    }
+
     /// `POST /rate/increment`.
     pub async fn increment(&mut self, client_id: &str) -> Outcome {
         let answer = self.post(&format!("/rate/increment?client_id={client_id}"), &Value::Null).await;
@@ -374,6 +382,28 @@ pub struct ClusterStatus {
     pub revision: u64,
     /// The committed members.
     pub members: Vec<Member>,
+    /// What is wanted of them and has not come about yet.
+    pub intents: Vec<Value>,
+    /// What the leader does with them.
+    pub autopilot: Option<Autopilot>,
+}
+
+/// What autopilot does.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Autopilot {
+    /// The change under way.
+    pub operation: Option<String>,
+    /// Why others are not made yet.
+    pub waits: Vec<Wait>,
+}
+
+/// One thing that autopilot waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Wait {
+    /// One word.
+    pub reason: String,
+    /// For people.
+    pub message: String,
 }
 
 impl ClusterStatus {

@@ -109,10 +109,17 @@ fn cluster_answer_has_the_promised_shape_both_ways() {
         term: 2,
         revision: 3,
         members: vec![member],
+        intents: vec![IntentAnswer { action: IntentAction::Decommission, member: HexId(255) }],
+        autopilot: Some(AutopilotAnswer {
+            operation: Some("removes node-0".to_owned()),
+            waits: vec![WaitAnswer { reason: "Quorum".to_owned(), message: "bring them back".to_owned() }],
+        }),
     };
     let value = json!({"clusterId":"0a","node":"000000000000000a","leader":"ffffffffffffffff","term":2,"revision":3,"members":[
         {"name":"node-0","id":"00000000000000ff","role":"Voter","lag":0,"appliedRevision":3,"version":null,"reachable":true}
-    ]});
+    ],"intents":[{"action":"Decommission","member":"00000000000000ff"}],"autopilot":{"operation":"removes node-0","waits":[
+        {"reason":"Quorum","message":"bring them back"}
+    ]}});
     assert_eq!(serde_json::to_value(&answer).unwrap(), value);
     assert_eq!(serde_json::from_value::<ClusterAnswer>(value).unwrap(), answer);
 }

@@ -192,7 +192,7 @@ fn reset_forgets_what_was_used() {
     world.decide(&client("a", 4));
     world.decide(&client("b", 4));
     let Command::Decide { revision, charges } = world.command(&client("a", 1)) else { unreachable!() };
-    let reset = Command::Reset { revision, charges: charges.into() };
+    let reset = Command::Reset { revision, charges };
     assert_eq!(world.machine.evaluate(ClusterTime(0), &reset), Outcome::Reset);
     assert_eq!(world.remaining("a"), 1);
     assert_eq!(world.send(vec![reset.clone(), reset]), [Outcome::Reset, Outcome::Reset]);

@@ -165,12 +165,11 @@ impl<P: Platform> Courier<P> {
                 return Err(UnavailableReason::Deadline);
             }
             let (known, hinted) = (self.consensus.leader(), hint.is_some());
-            let leader = match hint.take().or(known) {
-                Some(leader) => leader,
-                None => {
-                    let found = P::timeout(remaining, self.consensus.leader_other_than(None)).await;
-                    found.flatten().ok_or(UnavailableReason::Deadline)?
-                }
+            let leader = if let Some(leader) = hint.take().or(known) {
+                leader
+            } else {
+                let found = P::timeout(remaining, self.consensus.leader_other_than(None)).await;
+                found.flatten().ok_or(UnavailableReason::Deadline)?
             };
             let try_it = P::timeout(remaining.min(ATTEMPT_TIMEOUT), attempt(leader));
             // A hint may be ahead of what this node knows, so what it knows already is no reason to give up.

@@ -30,13 +30,25 @@ enum Ask {
 }
 
 impl<P: Platform> Limiter<P> {
-    /// A limiter that sends through the courier. Its tasks run until the node ends.
-    pub fn start(consensus: Consensus<P>, courier: &Arc<Courier<P>>) -> Self {
+    /// A limiter that sends through the courier; [`runs`](Self::runs) is its work.
+    pub fn new(consensus: Consensus<P>, courier: &Arc<Courier<P>>) -> Self {
         let commits = Arc::new(Outbox::new(Purpose::Commit, Arc::clone(courier)));
         let looks = Arc::new(Outbox::new(Purpose::Look, Arc::clone(courier)));
-        P::spawn(Arc::clone(&commits).run());
-        P::spawn(Arc::clone(&looks).run());
         Self { consensus, commits, looks }
+    }
+
+    /// What must run for as long as the node lives.
+    pub fn runs(&self) -> [impl Future<Output = ()> + Send + use<P>; 2] {
+        [&self.commits, &self.looks].map(|outbox| Arc::clone(outbox).run())
+    }
+
+    /// Why this node cannot ask anybody.
+    fn outside(&self, rules: &Rules) -> Option<UnavailableReason> {
+        if self.consensus.link().was_removed() {
+            Some(UnavailableReason::Removed)
+        } else {
+            (!rules.founded()).then_some(UnavailableReason::NotJoined)
+        }
     }
 
     /// Commands waiting to be sent.
@@ -89,8 +101,8 @@ impl<P: Platform> Limiter<P> {
         deadline: Duration,
     ) -> Result<PolicyOutcome, Unavailable> {
         let until = P::now() + deadline;
-        if !self.consensus.state().rules().founded() {
-            return Err(unavailable(UnavailableReason::NotJoined, OnUnavailable::Deny));
+        if let Some(reason) = self.outside(&self.consensus.state().rules()) {
+            return Err(unavailable(reason, OnUnavailable::Deny));
         }
         let outcomes = self.through(&self.commits, vec![Command::ChangePolicies(change)], until).await;
         match outcomes.map_err(|reason| unavailable(reason, OnUnavailable::Deny))?.pop() {
@@ -141,10 +153,13 @@ impl<P: Platform> Limiter<P> {
         let until = P::now() + deadline;
         let state = self.consensus.state();
         let mut rules = state.rules();
-        let not_joined = || Err(unavailable(UnavailableReason::NotJoined, OnUnavailable::Deny));
-        let mut verdicts: Vec<_> = requests.iter().map(|_| not_joined()).collect();
+        if let Some(reason) = self.outside(&rules) {
+            return requests.iter().map(|_| Err(unavailable(reason, OnUnavailable::Deny))).collect();
+        }
+        let undecided = || Err(unavailable(UnavailableReason::Deadline, OnUnavailable::Deny));
+        let mut verdicts: Vec<_> = requests.iter().map(|_| undecided()).collect();
         let mut open: Vec<usize> = (0..requests.len()).collect();
-        while rules.founded() && !open.is_empty() {
+        while !open.is_empty() {
             let matched: Vec<Matched> = open.iter().map(|at| rules.match_request(&requests[*at])).collect();
             let outcomes = self.ask(ask, &matched, until).await;
             let mut again = Vec::new();

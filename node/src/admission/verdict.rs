@@ -99,6 +99,8 @@ pub struct Unavailable {
 pub enum UnavailableReason {
     /// The node has not joined a cluster yet.
     NotJoined,
+    /// The node was removed from its cluster.
+    Removed,
     /// The deadline passed; most often because there is no leader.
     Deadline,
     /// Too many requests wait already.
@@ -115,7 +117,7 @@ impl UnavailableReason {
     pub fn may_have_taken_effect(self) -> bool {
         match self {
             Self::Deadline => true,
-            Self::NotJoined | Self::Overloaded | Self::CountersFull | Self::DiskFull => false,
+            Self::NotJoined | Self::Removed | Self::Overloaded | Self::CountersFull | Self::DiskFull => false,
         }
     }
 }
@@ -124,6 +126,9 @@ impl fmt::Display for UnavailableReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotJoined => "this node has not joined a cluster yet",
+            Self::Removed => {
+                "this node was removed from its cluster; stop it, or restart it to let it join again as a new node"
+            }
             Self::Deadline => "no decision in time; the cluster may be without a leader",
             Self::Overloaded => "too many requests are waiting on this node",
             Self::DiskFull => "the disk of the cluster's leader is full, and no other voter has room; free space",

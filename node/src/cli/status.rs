@@ -1,10 +1,10 @@
-//! `ratelimiter status`: the members of a cluster as one node sees them.
+//! `ratelimiter status`: the members of a cluster as one node sees them, and what becomes of them.
 
 use std::fmt::Write as _;
 
 use axum::body::Bytes;
 use axum::http::Method;
-use quorate_crds::api::{ClusterAnswer, MemberAnswer, Role};
+use quorate_crds::api::{ClusterAnswer, IntentAction, IntentAnswer, MemberAnswer, Role};
 
 use super::Failure;
 use super::admin_client::{call, error_text};
@@ -52,6 +52,29 @@ fn table(cluster: &ClusterAnswer) -> String {
             member.version.as_deref().unwrap_or("-"),
         ]);
     }
+    text.push_str(&autopilot(cluster));
+    text
+}
+
+/// What is to become of the members, a line each; nothing when all is as it should be.
+fn autopilot(cluster: &ClusterAnswer) -> String {
+    let mut text = String::new();
+    for IntentAnswer { action: IntentAction::Decommission, member } in &cluster.intents {
+        let name = cluster.members.iter().find(|other| other.id == *member).map_or("", |member| &member.name);
+        let _ = writeln!(text, "to leave: {name} ({member})");
+    }
+    match &cluster.autopilot {
+        Some(autopilot) => {
+            if let Some(operation) = &autopilot.operation {
+                let _ = writeln!(text, "autopilot: {operation}");
+            }
+            for wait in &autopilot.waits {
+                let _ = writeln!(text, "autopilot waits: {}", wait.message);
+            }
+        }
+        None if cluster.leader.is_none() => text.push_str("autopilot waits: there is no leader\n"),
+        None => {}
+    }
     text
 }
 
@@ -69,7 +92,7 @@ fn known(value: Option<u64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use quorate_crds::api::HexId;
+    use quorate_crds::api::{AutopilotAnswer, HexId, WaitAnswer};
 
     use super::*;
 
@@ -95,6 +118,11 @@ mod tests {
                 member(2, "node-2", Role::Voter, None),
                 member(3, "node-3", Role::Learner, Some(120)),
             ],
+            intents: vec![IntentAnswer { action: IntentAction::Decommission, member: HexId(2) }],
+            autopilot: Some(AutopilotAnswer {
+                operation: Some("removes node-2".to_owned()),
+                waits: vec![WaitAnswer { reason: "CatchingUp".to_owned(), message: "node-3 catches up".to_owned() }],
+            }),
         };
         let expected = "\
 cluster 00000000000000aa  term 3  revision 7
@@ -102,6 +130,9 @@ NAME    ID                ROLE     REACHABLE     LAG  REVISION  VERSION
 node-1  0000000000000001  Leader   yes             0         7  0.1.0
 node-2  0000000000000002  Voter    no              -         -  -
 node-3  0000000000000003  Learner  yes           120         7  0.1.0
+to leave: node-2 (0000000000000002)
+autopilot: removes node-2
+autopilot waits: node-3 catches up
 ";
         assert_eq!(table(&cluster), expected);
         let alone = ClusterAnswer { cluster_id: String::new(), ..cluster };

@@ -68,6 +68,13 @@ pub struct ServeArgs {
     /// The DNS server that resolves the names in CLUSTERS [default: the system's]
     #[arg(long, env = "DNS_SERVER", value_name = "IP:PORT", hide_env_values = true)]
     pub dns_server: Option<String>,
+    /// For how long a member must be silent before a node on an empty disk may take its place under its name
+    /// [default: 10s]
+    #[arg(long, env = "REPLACE_LOST_DISK_AFTER", value_name = "DURATION", hide_env_values = true)]
+    pub replace_lost_disk_after: Option<String>,
+    /// Between two replacements of lost disks, unless the lost member is decommissioned [default: 1h]
+    #[arg(long, env = "REPLACE_LOST_DISK_INTERVAL", value_name = "DURATION", hide_env_values = true)]
+    pub replace_lost_disk_interval: Option<String>,
     /// How long connections are still accepted after SIGTERM [default: 10s]
     #[arg(long, env = "DRAIN_DELAY", value_name = "DURATION", hide_env_values = true)]
     pub drain_delay: Option<String>,

@@ -50,6 +50,7 @@ fn nothing_set_gives_the_defaults() {
         rate_reset: true,
         log: LogSettings { filter: "info".to_owned(), format: LogFormat::Text },
         dns_server: None,
+        replacing: Replacing { lost_after: Duration::from_secs(10), interval: Duration::from_hours(1) },
         drain_delay: Duration::from_secs(10),
         disk_reserve: 64 << 20,
         stop_with_stdin: false,
@@ -61,7 +62,7 @@ fn nothing_set_gives_the_defaults() {
 fn every_flag_is_an_environment_variable_of_the_same_name() {
     let command = ServeArgs::augment_args(clap::Command::new("ratelimiter"));
     let flags: Vec<_> = command.get_arguments().filter(|arg| arg.get_long().is_some()).collect();
-    assert_eq!(flags.len(), 20);
+    assert_eq!(flags.len(), 22);
     for arg in flags {
         let flag = arg.get_long().unwrap();
         assert_eq!(arg.get_env().unwrap().to_str().unwrap(), flag.to_ascii_uppercase().replace('-', "_"));
@@ -241,6 +242,8 @@ fn remaining_settings_are_read() {
         args.log_format = text("json");
         args.dns_server = text("127.0.0.1:5353");
         args.drain_delay = text("0s");
+        args.replace_lost_disk_after = text("5s");
+        args.replace_lost_disk_interval = text("10m");
         args.stop_with_stdin = text("true");
         args.policies = text("policies");
     })
@@ -250,6 +253,8 @@ fn remaining_settings_are_read() {
     assert_eq!(settings.log, log);
     assert_eq!(settings.dns_server, "127.0.0.1:5353".parse().ok());
     assert_eq!(settings.drain_delay, Duration::ZERO);
+    let replacing = Replacing { lost_after: Duration::from_secs(5), interval: Duration::from_mins(10) };
+    assert_eq!(settings.replacing, replacing);
     assert_eq!(settings.policies, Some("policies".into()));
     assert_eq!(read(|args| args.dns_server = text("10.0.0.10")).unwrap().dns_server, "10.0.0.10:53".parse().ok());
 }

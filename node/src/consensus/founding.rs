@@ -57,6 +57,13 @@ pub fn next_step(me: &Identity, peers: &[Peer], expect: usize) -> Step {
     if expect == 0 {
         return Step::Wait("it waits to be told its members (POST /v1/cluster/bootstrap)".to_owned());
     }
+    if let Some(peer) = peers.iter().find(|peer| peer.cluster.is_some() && peer.name == me.name) {
+        return Step::Wait(format!(
+            "{} in the cluster has the same NODE_ID {}. If that is this node's former self, wait until the others take it \
+             for lost; else give each its own",
+            peer.raft_address, peer.name
+        ));
+    }
     if let Some(peer) = peers.iter().find(|peer| peer.cluster.is_some()) {
         return Step::Wait(format!("{} is in a cluster already and will have this node invited", peer.name));
     }
@@ -107,6 +114,14 @@ impl<P: Platform> Founding<P> {
         if let Err(error) = self.change(|identity| identity.refused = Some(reason.to_owned())) {
             warn!("that this disk is refused could not be noted on it: {error}");
         }
+    }
+
+    /// Takes note, on the disk, that this node was removed from its cluster.
+    ///
+    /// # Errors
+    /// When it could not be saved.
+    pub fn note_removed(&self) -> io::Result<()> {
+        self.change(|identity| identity.removed = true)
     }
 
     fn enter(&self, cluster: ClusterId) {

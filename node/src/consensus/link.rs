@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ pub struct Link<P: Platform> {
     /// The applied state, by which other nodes' runs are judged.
     state: OnceLock<Arc<State>>,
     older: OlderDisks<P>,
+    removed: AtomicBool,
 }
 
 /// Why a call got no answer.
@@ -76,7 +78,17 @@ impl<P: Platform> Link<P> {
         gossip: Arc<Gossip<P>>,
     ) -> Self {
         let (cluster, members) = (Mutex::new(cluster), Mutex::default());
-        Self { me, run, cluster, transport, gossip, members, state: OnceLock::new(), older: OlderDisks::default() }
+        Self {
+            me,
+            run,
+            cluster,
+            transport,
+            gossip,
+            members,
+            state: OnceLock::new(),
+            older: OlderDisks::default(),
+            removed: AtomicBool::new(false),
+        }
     }
 
     /// This process.
@@ -150,6 +162,16 @@ impl<P: Platform> Link<P> {
         *lock(&self.cluster) = Some(cluster);
     }
 
+    /// Whether this node was removed from its cluster, as another node of it or its own log says. There is no way back.
+    pub fn was_removed(&self) -> bool {
+        self.removed.load(Ordering::SeqCst)
+    }
+
+    /// Takes note that this node was removed from its cluster.
+    pub fn note_removed(&self) {
+        self.removed.store(true, Ordering::SeqCst);
+    }
+
     /// Takes note of where the membership says a node is.
     pub fn learn(&self, node: u64, member: &Member) {
         lock(&self.members).insert(node, member.address.clone());
@@ -201,6 +223,9 @@ impl<P: Platform> Link<P> {
         }
         if let Err(Refusal::OlderDisk(why)) = answer {
             self.hear(why);
+        }
+        if matches!(answer, Err(Refusal::Removed)) {
+            self.note_removed();
         }
         answer.map_err(CallError::Refused)
     }

@@ -1,6 +1,6 @@
 //! The replicated state machine on this node: applies entries, makes and installs snapshots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -33,6 +33,8 @@ pub struct State {
     machine: Mutex<StateMachine>,
     rules: ArcSwap<Rules>,
     runs: ArcSwap<BTreeMap<u64, Run>>,
+    /// Former members, apart from the machine: asked with every frame, while a batch may be applied.
+    removed: ArcSwap<BTreeSet<u64>>,
     changed: Notify,
 }
 
@@ -40,7 +42,8 @@ impl State {
     fn new(machine: StateMachine) -> Self {
         let rules = ArcSwap::new(machine.rules());
         let runs = ArcSwap::new(Arc::clone(machine.runs()));
-        Self { machine: Mutex::new(machine), rules, runs, changed: Notify::new() }
+        let removed = ArcSwap::from_pointee(machine.members().removed().collect());
+        Self { machine: Mutex::new(machine), rules, runs, removed, changed: Notify::new() }
     }
 
     /// The rules as applied so far.
@@ -71,6 +74,17 @@ impl State {
     /// Looks at the state. Keep it short: applying waits.
     pub fn read<T>(&self, look: impl FnOnce(&StateMachine) -> T) -> T {
         look(&lock(&self.machine))
+    }
+
+    /// Whether this id was a member's and is no more, as far as this node has applied the log. It never will be again.
+    pub fn is_removed(&self, id: u64) -> bool {
+        self.removed.load().contains(&id)
+    }
+
+    /// Takes over the state's former members after a membership was applied or a snapshot installed.
+    fn publish_removed(&self) {
+        let removed = self.read(|machine| machine.members().removed().collect());
+        self.removed.store(Arc::new(removed));
     }
 
     /// Shows what is looked at beside the machine. Takes it locked, so that nobody sees an older state after a newer one.
@@ -148,6 +162,7 @@ impl<P: Platform> Machine<P> {
         let mut shared = lock(&self.state.machine);
         *shared = machine;
         self.state.publish(shared);
+        self.state.publish_removed();
         *lock(&self.current) = Some(image);
         #[cfg(feature = "deliberate-bugs")]
         self.show(&crate::probe::Step::Installed(self.last.as_ref().map(log_id_from_raft::<P>)));
@@ -228,6 +243,7 @@ impl<P: Platform> RaftStateMachine<Types<P>> for Machine<P> {
                     let mut machine = lock(&self.state.machine);
                     machine.set_members(members);
                     self.state.publish(machine);
+                    self.state.publish_removed();
                     Applied::default()
                 }
             };

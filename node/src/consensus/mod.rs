@@ -7,6 +7,7 @@ pub mod autopilot;
 mod clock;
 mod convert;
 pub mod founding;
+mod handover;
 mod link;
 mod machine;
 mod network;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 pub use clock::ClusterClock;
 pub use convert::{decode_payload, encode_payload, log_id_from_raft, log_id_to_raft, vote_from_raft, vote_to_raft};
+pub use handover::{HANDOVER_TIMEOUT, Handover};
 pub use link::{CallError, Link, answers_as};
 pub use machine::{FEATURE_LEVEL, Machine, State};
 use openraft::alias::CommittedLeaderIdOf;
@@ -286,6 +288,11 @@ impl<P: Platform> Consensus<P> {
             Err(fatal) => fatal.to_string(),
             Ok(()) => "consensus has stopped".to_owned(),
         }
+    }
+
+    /// Whether consensus goes on: it was neither stopped nor has it failed.
+    pub fn is_running(&self) -> bool {
+        self.raft.metrics().borrow_watched().running_state.is_ok()
     }
 
     /// Hands leadership to `target`, which must have caught up.

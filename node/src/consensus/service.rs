@@ -12,6 +12,7 @@ use quorate_limits::{Part, encode_outcomes};
 use serde::Serialize;
 
 use super::Consensus;
+use super::autopilot::Autopilot;
 use super::convert::{log_id_from_raft, log_id_to_raft, vote_from_raft, vote_to_raft};
 use super::founding::Founding;
 use super::machine::{FEATURE_LEVEL, image_meta};
@@ -36,6 +37,7 @@ pub struct PeerService<P: Platform> {
     queue: Arc<LeaderQueue<P>>,
     founding: Arc<Founding<P>>,
     room: Arc<Room>,
+    autopilot: Arc<Autopilot<P>>,
     /// Snapshots on their way in, by sender.
     incoming: Mutex<BTreeMap<u64, Incoming>>,
 }
@@ -72,8 +74,9 @@ impl<P: Platform> PeerService<P> {
         queue: Arc<LeaderQueue<P>>,
         founding: Arc<Founding<P>>,
         room: Arc<Room>,
+        autopilot: Arc<Autopilot<P>>,
     ) -> Self {
-        Self { consensus, queue, founding, room, incoming: Mutex::default() }
+        Self { consensus, queue, founding, room, autopilot, incoming: Mutex::default() }
     }
 
     async fn answer(&self, envelope: &Envelope, body: Bytes) -> Answer {
@@ -95,6 +98,9 @@ impl<P: Platform> PeerService<P> {
         }
         if let Some(why) = self.consensus.link().judge_sender(envelope.from, envelope.run) {
             return Err(Refusal::OlderDisk(why));
+        }
+        if self.consensus.state().is_removed(envelope.from) {
+            return Err(Refusal::Removed);
         }
         match envelope.kind {
             Kind::Append => self.append(body).await,
@@ -212,6 +218,7 @@ impl<P: Platform> PeerService<P> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             feature_level: FEATURE_LEVEL,
             short_of_room: self.room.is_short(),
+            autopilot: self.autopilot.report(),
         }
     }
 }

@@ -12,6 +12,7 @@ use quorate_limits::{Command, Outcome, Run};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::autopilot::Report;
 use super::older_disk::OlderDisk;
 use crate::storage::{ClusterId, LogId, Record, Vote};
 
@@ -134,6 +135,8 @@ pub enum Refusal {
     Malformed,
     /// The sender's disk is an older copy.
     OlderDisk(OlderDisk),
+    /// The sender is a former member of this cluster; its id never becomes a member's again.
+    Removed,
 }
 
 /// An answer: a body, or why there is none.
@@ -388,4 +391,6 @@ pub struct StatusAnswer {
     pub feature_level: u32,
     /// Whether its disk is short of room.
     pub short_of_room: bool,
+    /// What its autopilot does, while it leads.
+    pub autopilot: Option<Report>,
 }

@@ -25,6 +25,8 @@ fn status() -> ClusterStatus {
         quorum_acked_ms: None,
         membership_index: None,
         members: vec![],
+        leaving: Vec::new(),
+        autopilot: None,
         gossip_peers: 3,
     }
 }

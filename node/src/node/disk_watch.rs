@@ -92,7 +92,7 @@ impl<P: Platform> Node<P> {
     async fn let_go(&self, voter: u64) -> Result<u64, String> {
         self.queue.pause(true);
         let go = async {
-            while self.successor(Some(voter))?.is_none() {
+            while self.handover.successor(Some(voter))?.is_none() {
                 P::sleep(LET_GO_LOOK_INTERVAL).await;
             }
             self.consensus.transfer_leader(voter).await?;

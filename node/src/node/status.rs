@@ -9,6 +9,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft_rt::Instant as _;
 
 use super::Node;
+use crate::consensus::autopilot::Report;
 use crate::consensus::wire::{self, Kind, StatusAnswer};
 use crate::platform::Platform;
 use crate::storage::ClusterId;
@@ -69,6 +70,10 @@ pub struct ClusterStatus {
     pub membership_index: Option<u64>,
     /// The members, without what only they can tell; [`Node::survey`] asks them.
     pub members: Vec<MemberStatus>,
+    /// Members that are to leave, as this node has applied it.
+    pub leaving: Vec<u64>,
+    /// What the leader's autopilot does, when that is known.
+    pub autopilot: Option<Report>,
     /// Peers that gossip shows alive, this node included.
     pub gossip_peers: usize,
 }
@@ -114,6 +119,8 @@ impl<P: Platform> Node<P> {
             quorum_acked_ms: quorum_acked.map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
             membership_index: metrics.membership_config.log_id().as_ref().map(openraft::LogId::index),
             members: members.collect(),
+            leaving: self.consensus.state().read(|state| state.members().leaving().iter().copied().collect()),
+            autopilot: self.autopilot.report(),
             gossip_peers: self.gossip.peers().len(),
         }
     }
@@ -135,9 +142,11 @@ impl<P: Platform> Node<P> {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 feature_level: crate::consensus::FEATURE_LEVEL,
                 short_of_room: self.room.is_short(),
+                autopilot: status.autopilot.clone(),
             },
         );
         let last = answers.values().map(|answer| answer.last).max().unwrap_or(0);
+        status.autopilot = status.leader.and_then(|leader| answers.get(&leader)?.autopilot.clone());
         for member in &mut status.members {
             let answer = answers.remove(&member.id);
             member.reachable = answer.is_some();
@@ -149,23 +158,5 @@ impl<P: Platform> Node<P> {
             }
         }
         status
-    }
-
-    /// The voter to hand leadership to, once it has the whole log; `None` while nobody has.
-    pub(super) fn successor(&self, target: Option<u64>) -> Result<Option<u64>, String> {
-        let metrics = self.consensus.raft().metrics().borrow_watched().clone();
-        let me = metrics.id;
-        let mut voters: Vec<u64> = metrics.membership_config.membership().voter_ids().filter(|id| *id != me).collect();
-        if let Some(target) = target {
-            voters.retain(|id| *id == target);
-        }
-        if voters.is_empty() {
-            return Err("there is no other voter to take over".to_owned());
-        }
-        let replicated = metrics.replication.unwrap_or_default();
-        let last = metrics.last_log_index;
-        Ok(voters.into_iter().find(|id| {
-            self.gossip.is_alive(*id) && replicated.get(id).and_then(Option::as_ref).map(openraft::LogId::index) >= last
-        }))
     }
 }

@@ -101,7 +101,9 @@ fn live(folder: &Path, node: u64, starts: u64) {
         snapshots.bind(node);
         let (cluster, name) = (Some(ClusterId(5)), format!("node-{node}"));
         let address = Some("10.0.0.1:50001".to_owned());
-        identities.save(&Identity { node, name, boot, cluster, address, refused: None, promise: None }).unwrap();
+        identities
+            .save(&Identity { node, name, boot, cluster, address, refused: None, promise: None, removed: false })
+            .unwrap();
         let begin = log.state().last.map_or(0, |last| last.index + 1);
         let id = |term, index| LogId { term, index: begin + index };
         log.save_vote(Vote { term: 2 * boot, node: 9, committed: false }).unwrap();
@@ -221,7 +223,7 @@ fn torn(before: &Files, after: &Files, at: usize, tear: Tear) -> Files {
             Tear::Cut => bytes.truncate(old + good),
             Tear::Zeros => bytes[old + good..].fill(0),
             Tear::Garbage => {
-                bytes[old + good..].iter_mut().enumerate().for_each(|(at, byte)| *byte ^= 0x5a ^ at.to_le_bytes()[0])
+                bytes[old + good..].iter_mut().enumerate().for_each(|(at, byte)| *byte ^= 0x5a ^ at.to_le_bytes()[0]);
             }
             Tear::Longer if good < new || at == passed => {
                 bytes.truncate(old + good);

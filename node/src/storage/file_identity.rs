@@ -10,7 +10,7 @@ use super::error::OpenError;
 use super::replace_file::{remove_leftover, replace_file};
 use super::{Identity, IdentityStore};
 
-const FILE: &str = "node.json";
+pub(super) const FILE: &str = "node.json";
 
 /// The version of the whole data folder's layout.
 const VERSION: u64 = 1;

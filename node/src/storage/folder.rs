@@ -4,8 +4,9 @@ use std::fs::{self, File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::archive::archive;
 use super::error::OpenError;
-use super::file_identity::FileIdentityStore;
+use super::file_identity::{self, FileIdentityStore};
 use super::file_log::FileLog;
 use super::file_snapshot::FileSnapshotStore;
 use super::full::FolderSpace;
@@ -44,10 +45,20 @@ impl Disk {
     /// When it is in use, cannot be written, is damaged, or when part of its files is gone. The message says which file
     /// and what to do.
     pub fn open(folder: &Path) -> Result<(Self, DirectoryLock), OpenError> {
-        let log_folder = folder.join(LOG_FOLDER);
-        fs::create_dir_all(&log_folder).map_err(|error| OpenError::io("make", &log_folder, error))?;
+        fs::create_dir_all(folder).map_err(|error| OpenError::io("make", folder, error))?;
         let lock = lock_directory(folder)?;
         let identity = FileIdentityStore::open(folder)?;
+        if let Some(former) = identity.read()?.filter(|identity| identity.removed) {
+            let archive = archive(folder, former.node, LOCK_FILE, file_identity::FILE)?;
+            tracing::warn!(
+                "this node was removed from its cluster as {:016x}; what it kept is put aside in {}, and it goes on as a \
+                 new node",
+                former.node,
+                archive.display()
+            );
+        }
+        let log_folder = folder.join(LOG_FOLDER);
+        fs::create_dir_all(&log_folder).map_err(|error| OpenError::io("make", &log_folder, error))?;
         let snapshots = FileSnapshotStore::open(folder)?;
         let has_identity = identity.read()?.is_some();
         let has_records = check_tail(&log_folder)? > 0;

@@ -42,4 +42,8 @@ pub struct Identity {
     pub refused: Option<String>,
     /// What it promised while its cluster was founded.
     pub promise: Option<Promise>,
+    /// Whether its cluster has said that this node was removed. All it keeps is put aside before its next start, which
+    /// makes a new identity.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removed: bool,
 }

@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 mod adapter;
+mod archive;
 #[cfg(test)]
 mod attacks;
 mod error;

@@ -134,6 +134,12 @@ impl SimDisk {
         Disk { space: handle.clone(), log: handle.clone(), snapshots: handle.clone(), identity: handle }
     }
 
+    /// The identity on it.
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity> {
+        self.state().identity.clone()
+    }
+
     /// Writes that a crash would lose now.
     #[must_use]
     pub fn unflushed(&self) -> usize {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_limits::Leaving;
 use quorate_node::bugs::{self, Bug};
 use quorate_node::platform::Platform as _;
 
@@ -26,6 +27,10 @@ pub struct Counts {
     pub older_disks: u64,
     /// And those of them that were refused.
     pub older_refused: u64,
+    /// Disks emptied.
+    pub lost_disks: u64,
+    /// Members told to leave.
+    pub decommissions: u64,
 }
 
 /// Breaks things for `span`.
@@ -43,9 +48,11 @@ pub async fn rage(run: &Arc<Run>, span: Duration) {
             59..67 => slow_down(run),
             67..73 => lose_frames(run),
             73..80 => hand_over(run),
-            80..86 => fill_disks(run),
-            86..89 => fail_flush(run),
-            89..94 => run.world().copy_disk(victim(run)),
+            80..84 => fill_disks(run),
+            84..87 => fail_flush(run),
+            87..90 => run.world().copy_disk(victim(run)),
+            90..93 => lose_disk(run),
+            93..96 => decommission(run),
             _ => heal(run),
         }
     }
@@ -104,6 +111,53 @@ fn lose_log(run: &Arc<Run>) {
             }
         }
     });
+}
+
+/// A crash that takes the whole disk with it, if no other is missing: the host comes back as a new node.
+fn lose_disk(run: &Arc<Run>) {
+    let host = victim(run);
+    let disk = run.world().disk(host);
+    let Some(change) = run.world().running(host).and_then(|_| run.begin_change()) else { return };
+    run.world().history().note(format_args!("lose the disk of {host}"));
+    run.count(|counts| counts.lost_disks += 1);
+    crash(run, host, || ());
+    disk.wipe();
+    let run = Arc::clone(run);
+    Sim::spawn(async move {
+        // The new node writes its identity when it starts.
+        Sim::sleep(Duration::from_secs(2)).await;
+        run.whole_again(change).await;
+    });
+}
+
+/// A member is told to leave. Once it has, its host is started again and comes back as a new node.
+fn decommission(run: &Arc<Run>) {
+    let host = victim(run);
+    let Some(member) = run.world().running(host).map(|running| running.node.identity().node) else { return };
+    let Some(change) = run.begin_change() else { return };
+    run.world().history().note(format_args!("decommission {host}"));
+    run.count(|counts| counts.decommissions += 1);
+    let run = Arc::clone(run);
+    Sim::spawn(async move {
+        while run.goes_on() && !told_to_leave(&run, member).await {
+            Sim::sleep(chance::millis(10, 100)).await;
+        }
+        while run.goes_on() && run.has_member(member) {
+            Sim::sleep(chance::millis(10, 100)).await;
+        }
+        run.world().history().note(format_args!("{host} has left"));
+        Sim::sleep(chance::millis(0, 2000)).await;
+        // One that was told begins anew with its next start; one that was not finds out then.
+        crash(&run, host, || ());
+        run.whole_again(change).await;
+    });
+}
+
+async fn told_to_leave(run: &Run, member: u64) -> bool {
+    let all = run.world().all_running();
+    let Some(asked) = all.get(chance::index(all.len().max(1))) else { return false };
+    let answer = asked.alive(asked.node.decommission(member, Duration::from_secs(1))).await;
+    matches!(answer, Some(Ok(Leaving::Intended | Leaving::Left)))
 }
 
 /// Cuts a host off, or all that comes from it, or all that goes to it.
@@ -172,11 +226,20 @@ fn fail_flush(run: &Run) {
 
 /// How long a node on an older disk may go unnoticed while all is well.
 const NOTICED: Duration = Duration::from_secs(8);
+/// How long a change of the members that was begun may take then.
+const WHOLE_AGAIN: Duration = Duration::from_secs(30);
 
 /// Once all is mended: a host comes back on a copy of its disk, from an earlier start or from under the running node. The
 /// others have all that it acknowledged since, or no protocol could tell. The former must be refused; the latter is, or it
 /// catches up. Whoever was refused gets its disk back.
 pub async fn age_a_disk(run: &Arc<Run>) {
+    // A disk that is refused is one that is missing: no other may be.
+    let Ok(change) = run.world().eventually(WHOLE_AGAIN, |_| run.begin_change()).await else { return };
+    put_an_older_copy_back(run).await;
+    run.whole_again(change).await;
+}
+
+async fn put_an_older_copy_back(run: &Arc<Run>) {
     let world = run.world_handle();
     let leader = world.leader().map(|leader| leader.incarnation.host);
     let hosts: Vec<usize> = (0..world.shape().hosts()).filter(|host| Some(*host) != leader).collect();

@@ -1,5 +1,6 @@
 //! One seed: a world from its founding through trouble to rest.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use openraft_rt::AsyncRuntime as _;
 use openraft_rt_sim::{SimInstant, SimRuntime};
+use quorate_limits::autopilot::Replacing;
 use quorate_node::bugs::{self, Bug};
 use quorate_node::consensus::Tuning;
 use quorate_node::platform::Platform as _;
@@ -22,8 +24,10 @@ use super::{Sim, chance, clients, nemesis, network, panics};
 
 /// How long things are broken.
 const TROUBLE: Duration = Duration::from_secs(8);
-/// After all is mended, decisions must succeed on every node within this.
+/// After all is mended, decisions must succeed on every node within this,
 const PROGRESS: Duration = Duration::from_secs(8);
+/// or within this while a member is replaced: gossip takes seconds to be sure that the former one is gone.
+const REPLACED: Duration = Duration::from_secs(30);
 /// Events that a failure shows.
 const TAIL_LEN: usize = 120;
 /// Clients at a time.
@@ -119,12 +123,24 @@ pub struct Run {
     witness: Mutex<Witness>,
     counts: Arc<Mutex<nemesis::Counts>>,
     clients: Mutex<bool>,
+    /// Whether no change of the members is under way that the nemesis began.
+    unchanging: Mutex<bool>,
 }
+
+/// The right to lose a disk or to send a member away; one at a time.
+pub struct MemberChange(());
 
 impl Run {
     fn new(history: Arc<Mutex<History>>, ledger: Arc<Mutex<Ledger>>, counts: Arc<Mutex<nemesis::Counts>>) -> Arc<Self> {
         let world = World::new(shape(), history);
-        Arc::new(Self { world, ledger, witness: Mutex::default(), counts, clients: Mutex::new(true) })
+        Arc::new(Self {
+            world,
+            ledger,
+            witness: Mutex::default(),
+            counts,
+            clients: Mutex::new(true),
+            unchanging: Mutex::new(true),
+        })
     }
 
     /// The world.
@@ -159,6 +175,36 @@ impl Run {
     /// Counts what was broken.
     pub fn count(&self, count: impl FnOnce(&mut nemesis::Counts)) {
         count(&mut self.counts.lock().unwrap());
+    }
+
+    /// Begins to change the members, unless another change is under way or not every host is a member yet: a majority must
+    /// never lose its disks, nor be told to go.
+    pub fn begin_change(&self) -> Option<MemberChange> {
+        let mut unchanging = self.unchanging.lock().unwrap();
+        let may = *unchanging && self.is_whole();
+        *unchanging &= !may;
+        may.then_some(MemberChange(()))
+    }
+
+    /// Waits until every host is a member again; the next change may begin then.
+    pub async fn whole_again(&self, _: MemberChange) {
+        while self.goes_on() && !self.is_whole() {
+            Sim::sleep(Duration::from_millis(20)).await;
+        }
+        *self.unchanging.lock().unwrap() = true;
+    }
+
+    /// Whether the members are exactly the nodes on the hosts' disks.
+    fn is_whole(&self) -> bool {
+        let node = |host| self.world.disk(host).identity().filter(|identity| !identity.removed).map(|it| it.node);
+        let hosts = 0..self.world.shape().hosts();
+        let ids: Option<BTreeSet<u64>> = hosts.map(node).collect();
+        ids.is_some_and(|ids| self.ledger().has_exactly(&ids))
+    }
+
+    /// Whether the committed membership holds this id.
+    pub fn has_member(&self, id: u64) -> bool {
+        self.ledger().has_member(id)
     }
 
     /// Whether no promise was broken yet.
@@ -229,7 +275,7 @@ impl Run {
     async fn decides_in_time(&self, host: usize, begun: SimInstant) {
         while self.goes_on() && !self.decides(host).await {
             let waited = Sim::now() - begun;
-            if waited > PROGRESS {
+            if waited > if self.is_whole() { PROGRESS } else { REPLACED } {
                 let status = self.world.running(host).map(|running| running.node.status());
                 let what = format_args!("node {host} decides nothing {waited:?} after all was mended: {status:?}");
                 self.world.history().violated(what);
@@ -251,6 +297,12 @@ impl Run {
 
     /// Once nobody asks any more, all nodes come to the same end, and it is the one that clients were told of.
     async fn settle(&self) {
+        let whole = self.world.eventually(REPLACED, |_| self.is_whole().then_some(())).await;
+        if whole.is_err() && self.goes_on() {
+            let leader = self.world.leader().map(|leader| leader.node.status());
+            let what = format_args!("not every host became a member {REPLACED:?} after all was mended: {leader:?}");
+            self.world.history().violated(what);
+        }
         let target = self.ledger().len().saturating_sub(1);
         let behind = |world: &World| {
             let behind = |host: &usize| {
@@ -269,7 +321,7 @@ impl Run {
         if self.goes_on() {
             self.hold(|witness, ledger| witness.settle(ledger));
         }
-        let clusters: std::collections::BTreeSet<_> =
+        let clusters: BTreeSet<_> =
             self.world.all_running().iter().map(|running| running.node.identity().cluster).collect();
         if clusters.len() != 1 || clusters.contains(&None) {
             self.world.history().violated(format_args!("the nodes are in clusters {clusters:?}"));
@@ -291,5 +343,6 @@ fn shape() -> Shape {
         ..Tuning::default()
     };
     let slow_disks_permille = if chance::happens(500) { 0 } else { 500 };
-    Shape { founders, latecomers, policies: workload::first_policies(), tuning, slow_disks_permille }
+    let replacing = Replacing { lost_after: Duration::from_secs(1), interval: Duration::from_millis(500) };
+    Shape { founders, latecomers, policies: workload::first_policies(), tuning, replacing, slow_disks_permille }
 }

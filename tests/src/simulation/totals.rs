@@ -6,7 +6,7 @@ use super::{nemesis, network, oracles::ledger};
 
 /// Names and figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals([(&'static str, u64); 18]);
+pub struct Totals([(&'static str, u64); 22]);
 
 impl Totals {
     /// The totals of one run.
@@ -20,6 +20,10 @@ impl Totals {
             ("failed flushes", nemesis.failed_flushes),
             ("older disks", nemesis.older_disks),
             ("refused older disks", nemesis.older_refused),
+            ("lost disks", nemesis.lost_disks),
+            ("decommissions", nemesis.decommissions),
+            ("swaps", ledger.swaps),
+            ("departures", ledger.departures),
             ("elections", ledger.terms),
             ("installed snapshots", ledger.installed),
             ("forwarded batches", network.forwarded),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _, Shared};
 use openraft_rt::{AsyncRuntime as _, Select2};
+use quorate_limits::autopilot::Replacing;
 use quorate_limits::{Policy, Settings};
 use quorate_node::consensus::Tuning;
 use quorate_node::node::{Node, NodeOptions};
@@ -33,6 +34,8 @@ pub struct Shape {
     pub policies: Vec<Policy>,
     /// Timing and sizes of consensus.
     pub tuning: Tuning,
+    /// How careful a lost disk is replaced.
+    pub replacing: Replacing,
     /// Of a thousand disks so many flush slowly.
     pub slow_disks_permille: u64,
 }
@@ -157,6 +160,7 @@ impl World {
             counters_max: Settings::COUNTERS_MAX_DEFAULT,
             disk_reserve: DISK_RESERVE,
             tuning: self.shape.tuning.clone(),
+            replacing: self.shape.replacing,
         }
     }
 
@@ -175,6 +179,10 @@ impl World {
                 return;
             }
             hosts[host].starting = true;
+            if hosts[host].disk.identity().is_some_and(|identity| identity.removed) {
+                // The product puts its files aside.
+                hosts[host].disk.wipe();
+            }
             hosts[host].disk.open()
         };
         let incarnation = self.network.start(host);
@@ -202,10 +210,20 @@ impl World {
         self.hosts()[incarnation.host].running = Some((running, die));
     }
 
-    /// A node stops by itself only for what was done to it. Whoever watches over it starts it again.
+    /// A node stops by itself only for what was done to it. Whoever watches over it starts it again. One that was removed
+    /// while it was away begins anew.
     async fn watch(self: Arc<Self>, running: Running) {
-        let Some(reason) = running.alive(running.node.failed()).await else { return };
         let host = running.incarnation.host;
+        let reason = match running.alive(Sim::select(running.node.failed(), running.node.starts_anew())).await {
+            Some(Select2::First(reason)) => reason,
+            Some(Select2::Second(())) => {
+                self.history().note(format_args!("{host} was removed while it was away"));
+                self.crash(host);
+                self.start(host).await;
+                return;
+            }
+            None => return,
+        };
         let may_stop = self.hosts()[host].may_stop;
         match may_stop.filter(|part| reason.contains(part)) {
             Some(FLUSH_FAILED) => {

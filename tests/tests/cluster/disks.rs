@@ -8,7 +8,7 @@ use quorate_tests::cluster::{Cluster, Node, PATIENCE, Plan, RAFT_PORT, eventuall
 
 #[tokio::test(flavor = "multi_thread")]
 async fn voter_whose_disk_is_gone_does_not_vote_under_its_old_id_and_the_limit_holds() {
-    let cluster = Plan::of(3).set("DEFAULT_LIMIT", "5/24h").start().await;
+    let cluster = Plan::of(3).set("DEFAULT_LIMIT", "5/24h").set("REPLACE_LOST_DISK_AFTER", "1h").start().await;
     let before = cluster.node(0).client().cluster_status().await.unwrap();
     assert_eq!(admitted(&all(&cluster), 3).await, 3);
     let lost = cluster.node(2);

@@ -11,4 +11,5 @@ mod exactness;
 mod failover;
 mod forerunner_a;
 mod founding;
+mod members;
 mod policies;

@@ -3,6 +3,8 @@
 //! Settings are read, policies are read, ports are bound, the node starts, its doors open; then it runs until a signal,
 //! or until it can no longer go on. What can go wrong by a wrong setting goes wrong before the disk is touched.
 
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,6 +75,8 @@ enum Ended {
     Asked(Ask, Signals),
     /// It cannot go on.
     Failed(String),
+    /// Its cluster removed it while it was away; it goes on as a new node.
+    Removed,
 }
 
 async fn serve_until_asked(
@@ -86,6 +90,7 @@ async fn serve_until_asked(
         let ask = tokio::select! {
             biased;
             reason = node.failed() => return Ended::Failed(reason),
+            () = node.starts_anew() => return Ended::Removed,
             ask = signals.next() => ask,
         };
         let (Ask::Reload, Some(files)) = (ask, &files) else {
@@ -117,6 +122,12 @@ async fn end(settings: &Settings, running: Running, servers: [Server; 2], ended:
             running.stop().await;
             return Err(Failure::Failed(reason));
         }
+        Ended::Removed => {
+            tracing::warn!("this node was removed from its cluster while it was away; it starts again as a new node");
+            close(servers, Duration::ZERO).await;
+            running.stop().await;
+            return Err(restart());
+        }
     };
     let delay = if ask == Ask::Drain { settings.drain_delay } else { Duration::ZERO };
     tracing::info!(?delay, "draining");
@@ -134,6 +145,16 @@ async fn end(settings: &Settings, running: Running, servers: [Server; 2], ended:
     running.stop().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Begins this program anew in the same process: sockets, locks and threads of the old run are gone, as after a restart
+/// from outside. Returns only when that fails.
+fn restart() -> Failure {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    // Not by its path, where another version may lie by now.
+    let error = Command::new("/proc/self/exe").arg0(name).args(arguments).exec();
+    Failure::Failed(format!("it could not start itself again: {error}; start it again"))
 }
 
 async fn close(servers: [Server; 2], grace: Duration) {

@@ -78,6 +78,7 @@ async fn options(settings: &Settings, contacts: &DnsContacts) -> Result<NodeOpti
         counters_max: Founding::COUNTERS_MAX_DEFAULT,
         disk_reserve: settings.disk_reserve,
         tuning: Tuning::default(),
+        replacing: settings.replacing,
     })
 }
 

@@ -8,14 +8,15 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Response, StatusCode};
-use quorate_crds::api::{HexId, OwnerName, PolicyChanged, policy_ref};
+use quorate_crds::api::{DecommissionAnswer, DecommissionState, HexId, OwnerName, PolicyChanged, policy_ref};
 use quorate_crds::{parse_policy, parse_policy_set};
-use quorate_limits::{Owner, PolicyChange, PolicyConflict, PolicyName, PolicyOutcome};
+use quorate_limits::{Leaving, Owner, PolicyChange, PolicyConflict, PolicyName, PolicyOutcome};
 
 use serde::Deserialize;
 use serde_json::json;
 
 use super::{CHANGE_DEADLINE, Doors, answer};
+use crate::admission::UnavailableReason;
 use crate::config::NODES_MAX;
 
 /// `PUT /v1/policies/{ns}/{name}`: creates or replaces one policy of owner `api`.
@@ -64,15 +65,32 @@ pub(super) async fn apply_policies(
     }
 }
 
-/// `PUT /v1/cluster/members/{id}/decommission`.
-pub(super) async fn decommission(Path(id): Path<String>) -> Response<Body> {
-    match id.parse::<HexId>() {
-        Ok(id) => {
-            let text = format!("this version cannot decommission a member; {id} stays, nothing was changed");
-            answer::error(StatusCode::NOT_IMPLEMENTED, text)
+/// `PUT /v1/cluster/members/{id}/decommission`: the member is to leave; autopilot sees to it. Again is no error.
+pub(super) async fn decommission(State(doors): State<Arc<Doors>>, Path(id): Path<String>) -> Response<Body> {
+    let id = match id.parse::<HexId>() {
+        Ok(id) => id,
+        Err(error) => return answer::bad_request([error]),
+    };
+    let answered = |status, state| answer::json(status, &DecommissionAnswer { member: id, state });
+    match doors.node.decommission(id.0, CHANGE_DEADLINE).await {
+        Ok(Leaving::Intended) => answered(StatusCode::ACCEPTED, DecommissionState::Leaving),
+        Ok(Leaving::Left) => answered(StatusCode::OK, DecommissionState::Left),
+        Ok(Leaving::Unknown) => {
+            answer::error(StatusCode::NOT_FOUND, format!("there is no member {id}; GET /v1/cluster lists all"))
         }
-        Err(error) => answer::bad_request([error]),
+        Ok(Leaving::Last) => {
+            let text = format!("{id} is the last member that is to stay; add another first, nothing was changed");
+            answer::error(StatusCode::CONFLICT, text)
+        }
+        Err(unavailable) => unknown(unavailable.reason),
     }
+}
+
+/// It is not known whether a change was made.
+fn unknown(reason: UnavailableReason) -> Response<Body> {
+    let effect = if reason.may_have_taken_effect() { "may have been" } else { "was not" };
+    let text = format!("{reason}; the change {effect} made: send it again");
+    answer::error(StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
 #[derive(Deserialize)]
@@ -150,11 +168,7 @@ pub(super) async fn bootstrap(State(doors): State<Arc<Doors>>, body: Result<Byte
 async fn change(doors: &Doors, change: PolicyChange) -> Response<Body> {
     match doors.node.change_policies(change, CHANGE_DEADLINE).await {
         Ok(outcome) => worded(&outcome),
-        Err(unavailable) => {
-            let effect = if unavailable.reason.may_have_taken_effect() { "may have been" } else { "was not" };
-            let text = format!("{}; the change {effect} made: send it again", unavailable.reason);
-            answer::error(StatusCode::SERVICE_UNAVAILABLE, text)
-        }
+        Err(unavailable) => unknown(unavailable.reason),
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Response, StatusCode};
-use quorate_crds::api::{ClusterAnswer, HexId, MemberAnswer, Role};
+use quorate_crds::api::{
+    AutopilotAnswer, ClusterAnswer, HexId, IntentAction, IntentAnswer, MemberAnswer, Role, WaitAnswer,
+};
 
 use super::{Doors, answer};
 use crate::node::ClusterStatus;
@@ -32,5 +34,14 @@ fn worded(status: ClusterStatus) -> ClusterAnswer {
         term: status.term,
         revision: status.revision,
         members: members.collect(),
+        intents: status
+            .leaving
+            .into_iter()
+            .map(|id| IntentAnswer { action: IntentAction::Decommission, member: HexId(id) })
+            .collect(),
+        autopilot: status.autopilot.map(|report| AutopilotAnswer {
+            operation: report.operation,
+            waits: report.waits.into_iter().map(|(reason, message)| WaitAnswer { reason, message }).collect(),
+        }),
     }
 }

@@ -107,6 +107,8 @@ mod tests {
             quorum_acked_ms: None,
             membership_index: Some(1),
             members: vec![member(1, true), member(2, true), member(3, true), member(4, false)],
+            leaving: Vec::new(),
+            autopilot: None,
             gossip_peers: 4,
         }
     }

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, Method, Request as HttpRequest, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
+use quorate_limits::autopilot::Replacing;
 use quorate_limits::{
     Algorithm, Batch, Decision, Enforcement, Limit, LimitState, Part, Policy, PolicyName, Request, Settings,
     StateMachine,
@@ -114,6 +115,7 @@ impl Alone {
             counters_max: 1000,
             disk_reserve: 0,
             tuning: Tuning::default(),
+            replacing: Replacing::default(),
         };
         let contacts = Arc::new(DnsContacts::new(ContactList::default(), None).unwrap());
         let transport = Arc::new(TcpTransport::new());

@@ -128,7 +128,7 @@ async fn unfounded_node_answers_unavailable_and_is_founded_by_a_call() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_are_changed_only_as_asked_for() {
-    let Alone { admin, .. } = &Alone::ready().await;
+    let Alone { admin, node, .. } = &Alone::ready().await;
     let alone = post(admin, "/v1/cluster/transfer-leader", "").await;
     assert_eq!(
         (alone.status.as_u16(), alone.json()),
@@ -139,9 +139,17 @@ async fn members_are_changed_only_as_asked_for() {
         unknown.status.as_u16() == 400 && unknown.json()["error"].as_str().unwrap().contains("whom"),
         "{unknown:?}"
     );
-    let put = |path: &'static str| ask(admin, Method::PUT, path, "");
-    assert_eq!(put("/v1/cluster/members/1f/decommission").await.status.as_u16(), 501);
-    assert_eq!(put("/v1/cluster/members/node-1/decommission").await.status.as_u16(), 400);
+    let decommission = |id: String| async move {
+        let answer = ask(admin, Method::PUT, &format!("/v1/cluster/members/{id}/decommission"), "").await;
+        (answer.status.as_u16(), answer.json()["error"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(decommission("node-1".to_owned()).await.0, 400);
+    let unknown = decommission("1f".to_owned()).await;
+    assert_eq!(unknown, (404, "there is no member 000000000000001f; GET /v1/cluster lists all".to_owned()));
+    let (status, error) = decommission(format!("{:x}", node.identity().node)).await;
+    assert!(
+        status == 409 && error.ends_with("is the last member that is to stay; add another first, nothing was changed")
+    );
     assert_eq!(post(admin, "/v1/cluster/bootstrap", "{}").await.status.as_u16(), 400);
     assert_eq!(post(admin, "/v1/cluster/bootstrap", r#"{"members":[]}"#).await.status.as_u16(), 400);
 }

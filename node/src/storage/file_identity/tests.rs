@@ -13,6 +13,7 @@ fn identity() -> Identity {
         address: Some("10.0.0.1:50001".to_owned()),
         refused: None,
         promise: Some(Promise { cluster: ClusterId(0xfeed), members }),
+        removed: false,
     }
 }
 

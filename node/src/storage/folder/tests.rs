@@ -1,7 +1,7 @@
 use tempfile::TempDir;
 
 use super::*;
-use crate::storage::{Identity, LogId, Record, Vote};
+use crate::storage::{Identity, IdentityStore as _, LogId, Record, Vote};
 
 const REMEDY: &str = "this node must not vote with what it has. If the other members hold a quorum, start it with an \
                       empty DATA_DIR: it replaces its former self and copies the state from them";
@@ -22,6 +22,7 @@ fn used() -> TempDir {
         address: None,
         refused: None,
         promise: None,
+        removed: false,
     };
     disk.identity.save(&identity).unwrap();
     disk.log.save_vote(Vote { term: 1, node: 7, committed: true }).unwrap();
@@ -100,6 +101,65 @@ fn a_purged_log_without_snapshot_is_refused() {
 fn a_path_that_is_no_folder_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let refusal = refusal(file.path());
-    assert!(refusal.starts_with(&format!("cannot make {}/log: ", file.path().display())), "{refusal}");
+    assert!(refusal.starts_with(&format!("cannot make {}: ", file.path().display())), "{refusal}");
     assert!(refusal.ends_with("; check that the data folder exists, is writable and has space"), "{refusal}");
+}
+
+/// The names in a folder, in order.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = entries.collect();
+    names.sort();
+    names
+}
+
+/// [`used`], and its cluster has said that it was removed.
+fn removed() -> TempDir {
+    let folder = used();
+    fs::write(folder.path().join("snapshot.bin"), "a snapshot").unwrap();
+    let store = FileIdentityStore::open(folder.path()).unwrap();
+    let identity = store.read().unwrap().unwrap();
+    store.save(&Identity { removed: true, ..identity }).unwrap();
+    folder
+}
+
+const ARCHIVE: &str = "removed-0000000000000007";
+
+#[test]
+fn removed_nodes_data_is_put_aside_and_the_folder_takes_a_new_node() {
+    let folder = removed();
+    for _ in 0..2 {
+        let (disk, _lock) = Disk::open(folder.path()).unwrap();
+        assert_eq!(disk.identity.load().unwrap(), None);
+        assert_eq!(disk.log.state(), LogState::default());
+        assert_eq!(names(&folder.path().join(ARCHIVE)), ["log", "node.json", "snapshot.bin"]);
+    }
+    let former = FileIdentityStore::open(&folder.path().join(ARCHIVE)).unwrap().read().unwrap().unwrap();
+    assert_eq!((former.node, former.removed), (7, true));
+}
+
+#[test]
+fn crash_while_data_is_put_aside_the_next_start_goes_on() {
+    for moved in [&[][..], &["log"], &["log", "snapshot.bin"], &["log", "snapshot.bin", "node.json"]] {
+        let folder = removed();
+        let archive = folder.path().join(ARCHIVE);
+        fs::create_dir(&archive).unwrap();
+        for name in moved {
+            fs::rename(folder.path().join(name), archive.join(name)).unwrap();
+        }
+        let (disk, _lock) = Disk::open(folder.path()).unwrap();
+        assert_eq!(disk.identity.load().unwrap(), None, "{moved:?}");
+        assert_eq!(names(&archive), ["log", "node.json", "snapshot.bin"], "{moved:?}");
+    }
+}
+
+#[test]
+fn node_removed_twice_leaves_two_archives() {
+    let folder = removed();
+    let (disk, lock) = Disk::open(folder.path()).unwrap();
+    let first = FileIdentityStore::open(&folder.path().join(ARCHIVE)).unwrap().read().unwrap().unwrap();
+    disk.identity.save(&Identity { node: 8, ..first }).unwrap();
+    drop((disk, lock));
+    let (_disk, _lock) = Disk::open(folder.path()).unwrap();
+    assert_eq!(names(folder.path()), ["LOCK", "log", ARCHIVE, "removed-0000000000000008"]);
 }

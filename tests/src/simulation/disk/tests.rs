@@ -20,6 +20,7 @@ fn identity() -> Identity {
         address: None,
         refused: None,
         promise: None,
+        removed: false,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Entries are taken up in the order of the log when the first node applies them. Whoever applies one later, after a
 //! restart too, must find the same entry and come to the same outcomes and the same state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use quorate_limits::{
@@ -44,6 +44,10 @@ pub struct Counts {
     pub policy_changes: u64,
     /// Requests turned back because the policies had changed.
     pub rematches: u64,
+    /// Members that took the place of one of their name whose disk was lost.
+    pub swaps: u64,
+    /// Members that left.
+    pub departures: u64,
 }
 
 struct Entry {
@@ -63,6 +67,8 @@ pub struct Ledger {
     policies: BTreeMap<PolicyId, Policy>,
     charges: BTreeMap<CounterId, Vec<reference::Charge>>,
     tallies: BTreeMap<CounterId, Tally>,
+    members: BTreeSet<u64>,
+    leaving: BTreeSet<u64>,
     counts: Counts,
 }
 
@@ -89,6 +95,34 @@ impl Ledger {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Whether exactly these are members, and none of them is to leave.
+    #[must_use]
+    pub fn has_exactly(&self, ids: &BTreeSet<u64>) -> bool {
+        self.members == *ids && self.leaving.is_empty()
+    }
+
+    /// Whether the membership holds this id.
+    #[must_use]
+    pub fn has_member(&self, id: u64) -> bool {
+        self.members.contains(&id)
+    }
+
+    /// Takes over the members after a new entry: an id that left never comes back.
+    fn members(&mut self, state: &StateMachine) -> Verdict {
+        let members: BTreeSet<u64> = state.members().present().keys().copied().collect();
+        let gone: BTreeSet<u64> = self.members.difference(&members).copied().collect();
+        let came: Vec<u64> = members.difference(&self.members).copied().collect();
+        let asked = gone.iter().all(|id| self.leaving.contains(id));
+        self.counts.departures += gone.len() as u64;
+        self.counts.swaps += u64::from(!asked);
+        hold(asked || gone.len() == 1, || format!("{gone:?} left at once unasked"))?;
+        hold(gone.iter().all(|id| state.members().is_removed(*id)), || format!("of {gone:?} not all are removed"))?;
+        hold(!came.iter().any(|id| state.members().is_removed(*id)), || format!("of {came:?} one was removed before"))?;
+        self.members = members;
+        self.leaving.clone_from(state.members().leaving());
+        Ok(())
     }
 
     /// The number of entries applied by somebody.
@@ -128,6 +162,7 @@ impl Ledger {
                     self.batch(&batch, &outcomes, elapsed_ns).map_err(|what| format!("entry {at}: {what}"))?;
                 }
                 self.entries.push(Entry { at: *at, payload, outcomes, state_hash });
+                self.members(state).map_err(|what| format!("entry {at}: {what}"))?;
                 hold(state.now().0 == self.now, || {
                     format!("entry {at}: cluster time went to {} ns instead of {} ns", state.now().0, self.now)
                 })?;

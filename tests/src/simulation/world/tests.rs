@@ -11,6 +11,7 @@ fn empty_nodes_found_a_cluster_and_decide() {
             latecomers: 0,
             policies: Vec::new(),
             tuning: Tuning::default(),
+            replacing: Replacing::default(),
             slow_disks_permille: 0,
         };
         let world = World::new(shape, Arc::new(Mutex::new(History::begin())));
