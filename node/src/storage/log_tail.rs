@@ -72,11 +72,8 @@ pub(super) fn check_tail(folder: &Path) -> Result<u64, OpenError> {
     let end = if chunks.first().is_some_and(|first| first.start == end) { 0 } else { end };
     let flushed = FlushedMark::open(folder)?.read().unwrap_or(0);
     if end < flushed {
-        let (path, offset) = match torn.map(|(at, valid)| (&chunks[at], valid)).or(chunks.last().map(|last| (last, 0)))
-        {
-            Some((chunk, _)) => (chunk.path.as_path(), end.saturating_sub(chunk.start)),
-            None => (folder, 0),
-        };
+        let chunk = torn.map(|(at, _)| &chunks[at]).or(chunks.last());
+        let (path, offset) = chunk.map_or((folder, 0), |chunk| (chunk.path.as_path(), end.saturating_sub(chunk.start)));
         let reason = format!("the log was flushed up to {flushed} of its bytes, and of these only {end} are good");
         return Err(OpenError::damaged(path, offset, reason));
     }
