@@ -225,7 +225,7 @@ fn torn(before: &Files, after: &Files, at: usize, tear: Tear) -> Files {
             Tear::Garbage => {
                 bytes[old + good..].iter_mut().enumerate().for_each(|(at, byte)| *byte ^= 0x5a ^ at.to_le_bytes()[0]);
             }
-            Tear::Longer if good < new || at == passed => {
+            Tear::Longer if good < new || (new > 0 && at == passed) => {
                 bytes.truncate(old + good);
                 bytes.resize(old + good + 4096, 0);
             }
@@ -240,7 +240,7 @@ fn torn(before: &Files, after: &Files, at: usize, tear: Tear) -> Files {
         if begun {
             files.insert(path.clone(), bytes);
         }
-        if matches!(tear, Tear::Longer) && (good < new || at == passed) {
+        if matches!(tear, Tear::Longer) && (good < new || (new > 0 && at == passed)) {
             break;
         }
     }
