@@ -55,7 +55,6 @@ impl Drop for Bare {
 pub struct Rig {
     cluster: Cluster,
     bare: Bare,
-    leader: usize,
 }
 
 /// What the measured processes have done since they started, all together.
@@ -125,9 +124,8 @@ impl Rig {
     /// Something does not start.
     pub async fn start() -> Result<Self, String> {
         let cluster = cluster().await?;
-        let leader = cluster.leader().await;
         let bare = Bare::start(body_bytes(&cluster).await?)?;
-        Ok(Self { cluster, bare, leader })
+        Ok(Self { cluster, bare })
     }
 
     /// The folder with the nodes' data.
@@ -136,15 +134,21 @@ impl Rig {
         self.cluster.dir()
     }
 
-    /// Where a load goes to; one address for each of three wrks, so that each row has the same connections in all.
+    /// The node that leads.
+    pub async fn leader(&self) -> usize {
+        self.cluster.leader().await
+    }
+
+    /// Where a load goes to while `leader` leads; one address for each of three wrks, so that each row has the same
+    /// connections in all.
     #[must_use]
-    pub fn targets(&self, to: To) -> Vec<SocketAddr> {
+    pub fn targets(&self, to: To, leader: usize) -> Vec<SocketAddr> {
         let all = self.cluster.addresses();
         match to {
             To::Bare => vec![self.bare.address; all.len()],
             To::All => all,
-            To::Leader => vec![all[self.leader]; all.len()],
-            To::Follower => vec![all[(self.leader + 1) % all.len()]; all.len()],
+            To::Leader => vec![all[leader]; all.len()],
+            To::Follower => vec![all[(leader + 1) % all.len()]; all.len()],
         }
     }
 
@@ -165,21 +169,6 @@ impl Rig {
             account.written += process.written()?;
         }
         Ok(account)
-    }
-
-    /// Makes sure that the leader is still the one that the loads were told of.
-    ///
-    /// # Errors
-    /// Another leads.
-    pub async fn check_leader(&self) -> Result<(), String> {
-        match self.cluster.leader().await {
-            leader if leader == self.leader => Ok(()),
-            leader => Err(format!(
-                "the leader changed from {} to {} while it was measured; is something else running?",
-                self.cluster.node(self.leader).name(),
-                self.cluster.node(leader).name()
-            )),
-        }
     }
 }
 
