@@ -12,7 +12,7 @@ use openraft_rt::{AsyncRuntime, Instant as _, Select2};
 use quorate_limits::{Batch, Part, PartOutcome};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, IN_FLIGHT_MAX};
+use super::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, ENTRIES_IN_FLIGHT_MAX};
 use crate::consensus::{Consensus, Leadership, NotLeader};
 use crate::platform::Platform;
 use crate::sync::lock;
@@ -80,7 +80,7 @@ impl<P: Platform> LeaderQueue<P> {
             consensus,
             queue: Mutex::default(),
             filled: Notify::new(),
-            slots: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
+            slots: Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT_MAX)),
             paused: AtomicBool::new(false),
             refusing: AtomicBool::new(false),
             entries: AtomicU64::new(0),
@@ -112,7 +112,7 @@ impl<P: Platform> LeaderQueue<P> {
 
     /// Waits until nothing is on its way into the log.
     pub async fn idle(&self) {
-        let all = u32::try_from(IN_FLIGHT_MAX).unwrap_or(u32::MAX);
+        let all = u32::try_from(ENTRIES_IN_FLIGHT_MAX).unwrap_or(u32::MAX);
         // Fails only when the semaphore is closed, which it never is.
         drop(self.slots.acquire_many(all).await);
     }

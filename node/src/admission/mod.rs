@@ -21,5 +21,8 @@ pub use verdict::{Consistency, LimitReport, Unavailable, UnavailableReason, Verd
 pub const BATCH_COMMANDS_MAX: usize = 4096;
 /// Bytes of parts in one log entry, about.
 pub const BATCH_BYTES_MAX: usize = 256 << 10;
-/// Parts of one node on their way, and log entries of the leader under way, at one time.
-pub const IN_FLIGHT_MAX: usize = 8;
+/// Parts of one node on their way at one time. While two are, the next one fills up: each costs messages, a log entry and
+/// its share of flushes, whatever it holds.
+pub const PARTS_IN_FLIGHT_MAX: usize = 2;
+/// Log entries of the leader under way at one time.
+pub const ENTRIES_IN_FLIGHT_MAX: usize = 8;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use quorate_limits::{Command, Outcome};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{BATCH_COMMANDS_MAX, Courier, IN_FLIGHT_MAX, UnavailableReason};
+use super::{BATCH_COMMANDS_MAX, Courier, PARTS_IN_FLIGHT_MAX, UnavailableReason};
 use crate::platform::{Instant, Platform};
 use crate::sync::lock;
 
@@ -55,7 +55,7 @@ impl<P: Platform> Outbox<P> {
             courier,
             waiting: Mutex::new(Waiting { items: VecDeque::new(), commands: 0 }),
             filled: Notify::new(),
-            slots: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
+            slots: Arc::new(Semaphore::new(PARTS_IN_FLIGHT_MAX)),
         }
     }
 
