@@ -305,10 +305,19 @@ impl<P: Platform> Consensus<P> {
 
     /// Makes a snapshot, and lets the log before the last one go, for the room on the disk.
     pub async fn make_room(&self) {
-        let snapshot = self.raft.metrics().borrow_watched().snapshot;
+        let upto = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            // openraft puts off what a leader still sends to somebody, and asserts that the snapshot that follows does not
+            // ask for less. So only what all others have.
+            let others = metrics.replication.iter().flatten().filter(|(id, _)| **id != metrics.id);
+            let matched = others.map(|(_, matched)| matched.as_ref().map(openraft::LogId::index)).min();
+            let snapshot = metrics.snapshot.map(|snapshot| snapshot.index());
+            matched.map_or(snapshot, |matched| matched.min(snapshot))
+        };
         // The only error is that consensus has stopped, which `failed` reports.
-        if let Some(snapshot) = snapshot {
-            let _ = self.raft.trigger().purge_log(snapshot.index()).await;
+        if let Some(upto) = upto {
+            let _ = self.raft.trigger().purge_log(upto).await;
         }
         let _ = self.raft.trigger().snapshot().await;
     }
