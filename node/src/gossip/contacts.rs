@@ -258,16 +258,27 @@ fn resolver(server: Option<SocketAddr>) -> io::Result<TokioResolver> {
     builder.build().map_err(|error| io::Error::other(format!("cannot start to resolve names: {error}")))
 }
 
-/// The address others reach this node at: `bind` itself if it is one; for 0.0.0.0 or `::` the one this machine would
-/// send from to the first contact it has a route to; without any, loopback.
+/// Addresses for documentation, which nobody has (RFC 5737, RFC 3849): the way to them is the way to anywhere.
+const ANYWHERE: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9),
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9),
+];
+
+/// The address others reach this node at: `bind` itself if it is one. For 0.0.0.0 or `::` the one this machine would
+/// send from to the first of `resolved`, the addresses of its contacts, that it has a route to. While none of them
+/// resolves (a headless service has no address before its first pod has one), the one it would send from to anywhere
+/// else; never loopback, which others would take for themselves. Without contacts, loopback.
 ///
 /// # Errors
-/// When no socket can be made.
-pub fn advertise_host(bind: IpAddr, contacts: &[SocketAddr]) -> io::Result<IpAddr> {
+/// When there are contacts but no route, and when no socket can be made.
+pub fn advertise_host(bind: IpAddr, contacts: &ContactList, resolved: &[SocketAddr]) -> io::Result<IpAddr> {
     if !bind.is_unspecified() {
         return Ok(bind);
     }
-    for contact in contacts.iter().filter(|contact| bind.is_ipv6() || contact.is_ipv4()) {
+    if contacts.is_empty() {
+        return Ok(if bind.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    for contact in resolved.iter().chain(&ANYWHERE).filter(|contact| bind.is_ipv6() || contact.is_ipv4()) {
         // Connecting a UDP socket sends nothing; it only asks the routing table.
         let any: IpAddr = if contact.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = UdpSocket::bind((any, 0))?;
@@ -275,7 +286,7 @@ pub fn advertise_host(bind: IpAddr, contacts: &[SocketAddr]) -> io::Result<IpAdd
             return socket.local_addr().map(|address| address.ip());
         }
     }
-    Ok(if bind.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() })
+    Err(io::Error::other("no contact in CLUSTERS resolves and there is no route to elsewhere; set ADVERTISE_HOST"))
 }
 
 #[cfg(test)]
@@ -352,9 +363,18 @@ mod tests {
         let any = Ipv4Addr::UNSPECIFIED.into();
         let loopback: IpAddr = Ipv4Addr::LOCALHOST.into();
         let bound: IpAddr = "10.1.2.3".parse().unwrap();
-        assert_eq!(advertise_host(bound, &[]).unwrap(), bound);
-        assert_eq!(advertise_host(any, &[]).unwrap(), loopback);
-        assert_eq!(advertise_host(any, &["127.0.0.1:9".parse().unwrap()]).unwrap(), loopback);
-        assert_eq!(advertise_host(any, &["[::1]:9".parse().unwrap()]).unwrap(), loopback);
+        let alone = ContactList::default();
+        let contacts = "localhost:9".parse().unwrap();
+        assert_eq!(advertise_host(bound, &alone, &[]).unwrap(), bound);
+        assert_eq!(advertise_host(any, &alone, &[]).unwrap(), loopback);
+        assert_eq!(advertise_host(any, &contacts, &["127.0.0.1:9".parse().unwrap()]).unwrap(), loopback);
+    }
+
+    #[test]
+    fn contacts_do_not_resolve_yet_the_host_advertised_is_never_loopback() {
+        let contacts = "limiter-peers.default.svc:50011".parse().unwrap();
+        let loopback: IpAddr = Ipv4Addr::LOCALHOST.into();
+        // On a machine without any route it is refused instead.
+        assert_ne!(advertise_host(Ipv4Addr::UNSPECIFIED.into(), &contacts, &[]).ok(), Some(loopback));
     }
 }

@@ -65,7 +65,7 @@ async fn options(settings: &Settings, contacts: &DnsContacts) -> Result<NodeOpti
         (host.clone(), resolve(host, listen.discovery.port()).await?)
     } else {
         let known = contacts.resolve().await;
-        let ip = advertise_host(listen.discovery.ip(), &known).map_err(refusal)?;
+        let ip = advertise_host(listen.discovery.ip(), &settings.contacts, &known).map_err(refusal)?;
         (ip.to_string(), ip)
     };
     Ok(NodeOptions {
