@@ -11,6 +11,10 @@ pub enum Bug {
     AcknowledgeBeforeFlush,
     /// A voter that lost its disk comes back under its old id.
     EmptyDiskOldId,
+    /// A leader looks at its state without showing that it still leads.
+    ReadWithoutBarrier,
+    /// A leader's clock goes on from its own stamps when they come into the log.
+    ClockFromOwnStamps,
 }
 
 thread_local! {

@@ -3,11 +3,11 @@
 use std::cell::RefCell;
 
 use bytes::Bytes;
-use quorate_limits::{PartOutcome, StateMachine};
+use quorate_limits::{ClusterTime, PartOutcome, StateMachine};
 
 use crate::storage::LogId;
 
-/// A step of one node's state machine, just taken.
+/// A step of one node, just taken.
 pub enum Step<'a> {
     /// An entry was applied.
     Applied {
@@ -20,9 +20,11 @@ pub enum Step<'a> {
     },
     /// A snapshot took the state's place; after the entry at this position, as its maker says.
     Installed(Option<LogId>),
+    /// A leader made a stamp; the state is what it has applied so far.
+    Stamped(ClusterTime),
 }
 
-/// Called after each step with the state it led to.
+/// Called after each step with the state of the node that took it.
 pub type Watcher = Box<dyn FnMut(&Step<'_>, &StateMachine)>;
 
 thread_local! {

@@ -46,3 +46,13 @@ fn an_append_acknowledged_before_it_is_flushed_is_caught() {
 fn a_voter_on_an_empty_disk_under_its_old_id_is_caught() {
     assert_caught(Bug::EmptyDiskOldId, 50);
 }
+
+#[test]
+fn a_leader_that_reads_without_showing_that_it_leads_is_caught() {
+    assert_caught(Bug::ReadWithoutBarrier, 50);
+}
+
+#[test]
+fn a_clock_that_goes_on_from_its_own_stamps_is_caught() {
+    assert_caught(Bug::ClockFromOwnStamps, 50);
+}

@@ -216,7 +216,9 @@ impl<P: Platform> LeaderQueue<P> {
 
     async fn propose(&self, leadership: &Leadership<P>, slot: OwnedSemaphorePermit) {
         let (parts, replies) = self.take();
-        let batch = Batch { stamp: self.consensus.clock().now(), parts };
+        let batch = Batch { stamp: self.consensus.clock().stamp(), parts };
+        #[cfg(feature = "deliberate-bugs")]
+        self.consensus.state().read(|state| crate::probe::show(&crate::probe::Step::Stamped(batch.stamp), state));
         self.entries.fetch_add(1, Ordering::Relaxed);
         let outcome = self.consensus.propose(leadership, &batch).await;
         // The task ends when the entry is applied or the leadership lost.

@@ -153,7 +153,7 @@ impl<P: Platform> Machine<P> {
     fn take(&mut self, image: Bytes) -> io::Result<()> {
         let (head, body) = open_image(image.clone())?;
         let machine = StateMachine::decode(&body).map_err(|error| invalid(format!("snapshot: {error}")))?;
-        self.clock.observe(machine.now());
+        self.clock.installed(machine.now());
         self.last = head.last.map(log_id_to_raft::<P>);
         self.membership = StoredMembershipOf::<Types<P>>::new(
             head.membership_at.map(log_id_to_raft::<P>),
@@ -176,9 +176,9 @@ impl<P: Platform> Machine<P> {
 
     fn apply_proposal(&self, proposal: &Proposal) -> io::Result<Applied> {
         let batch = Batch::decode(&proposal.0).map_err(|error| invalid(format!("log entry: {error}")))?;
-        self.clock.observe(batch.stamp);
         let mut machine = lock(&self.state.machine);
         let outcomes = machine.apply(&batch);
+        self.clock.applied(machine.now());
         if machine.feature_level() > FEATURE_LEVEL {
             return Err(invalid(format!(
                 "the cluster has moved to feature level {}, this build knows {FEATURE_LEVEL}; run a newer version",

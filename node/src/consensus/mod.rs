@@ -159,7 +159,7 @@ impl<P: Platform> Consensus<P> {
         let observe = Arc::new(move |proposal: &Proposal| {
             written.fetch_add(proposal.0.len() as u64, Ordering::Relaxed);
             if let Some(stamp) = Batch::peek_stamp(&proposal.0) {
-                observed.observe(stamp);
+                observed.appended(stamp);
             }
         });
         let log = LogAdapter::<P>::new(Arc::clone(&disk.log), observe);
@@ -245,13 +245,22 @@ impl<P: Platform> Consensus<P> {
     /// # Errors
     /// When this node does not lead or cannot show that it does.
     pub async fn read(&self, commands: &[Command]) -> Result<(Vec<Outcome>, u64), NotLeader> {
-        let barrier = self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
-        let Ok(barrier) = barrier else {
-            return Err(NotLeader { leader: self.leader().filter(|leader| *leader != self.link.me()) });
-        };
+        let index = self.barrier().await?;
         let now = self.clock.now();
         let outcomes = self.state.read(|state| commands.iter().map(|command| state.evaluate(now, command)).collect());
-        Ok((outcomes, barrier.index()))
+        Ok((outcomes, index))
+    }
+
+    /// Shows to a majority that this node still leads, and waits until it has applied all that was committed before. The
+    /// index of that.
+    async fn barrier(&self) -> Result<u64, NotLeader> {
+        #[cfg(feature = "deliberate-bugs")]
+        if crate::bugs::active(crate::bugs::Bug::ReadWithoutBarrier) && self.leadership().is_some() {
+            return Ok(self.raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index()));
+        }
+        let barrier = self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
+        let not_leader = |_| NotLeader { leader: self.leader().filter(|leader| *leader != self.link.me()) };
+        barrier.map(|at| at.index()).map_err(not_leader)
     }
 
     /// Waits until this node has applied the entry at `index`.

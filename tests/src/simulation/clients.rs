@@ -15,6 +15,8 @@ use super::{Sim, chance};
 
 /// How long clients wait for an answer: gateways hardly at all, others for longer than an election.
 const DEADLINES: [Duration; 3] = [Duration::from_millis(15), Duration::from_millis(400), Duration::from_secs(3)];
+/// Beyond the deadline some clients wait no longer: a stopped node keeps no deadlines.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// One thing to ask.
 struct Ask {
@@ -70,6 +72,11 @@ impl Ask {
     }
 }
 
+/// Waits for an answer, as long as it takes, or gives up soon after the deadline.
+async fn patiently<T: Send>(deadline: Duration, answer: impl Future<Output = Option<T>> + Send) -> Option<T> {
+    if chance::happens(300) { answer.await } else { Sim::timeout(deadline + PATIENCE, answer).await.flatten() }
+}
+
 /// Notes an answer; `None` is no answer at all, as from a node that crashed.
 fn note<T>(
     run: &Run,
@@ -98,7 +105,7 @@ async fn decide(run: &Run, running: &Running) {
     let refund = keys.len() == 1 && keys[0].kind == Kind::Loose && chance::happens(100);
     let hits = if refund { -1 } else { 1 + i64::try_from(chance::below(3)).unwrap() };
     let ask = ask(run, running, keys, hits);
-    let answer = running.alive(running.node.decide(&ask.request, ask.deadline)).await;
+    let answer = patiently(ask.deadline, running.alive(running.node.decide(&ask.request, ask.deadline))).await;
     note(run, running, &format!("decide {} {hits}", name(&ask.keys)), answer.as_ref(), describe);
     match answer {
         Some(Ok(verdict)) => {
@@ -112,7 +119,7 @@ async fn decide(run: &Run, running: &Running) {
 async fn check(run: &Run, running: &Running) {
     let ask = ask(run, running, keys(), 0);
     let check = running.node.check(&ask.request, Consistency::Linearizable, ask.deadline);
-    let answer = running.alive(check).await;
+    let answer = patiently(ask.deadline, running.alive(check)).await;
     note(run, running, &format!("check {}", name(&ask.keys)), answer.as_ref(), describe);
     checked(run, &ask, answer);
 }
@@ -121,7 +128,8 @@ async fn look_here(run: &Run, running: &Running) {
     let mut ask = ask(run, running, keys(), 0);
     // What one node has applied may be old; only that it is true is promised.
     ask.ticket = Ticket::default();
-    let answer = running.alive(running.node.check(&ask.request, Consistency::Local, ask.deadline)).await;
+    let look = running.node.check(&ask.request, Consistency::Local, ask.deadline);
+    let answer = patiently(ask.deadline, running.alive(look)).await;
     note(run, running, &format!("look here {}", name(&ask.keys)), answer.as_ref(), describe);
     checked(run, &ask, answer);
 }
@@ -136,7 +144,7 @@ fn checked(run: &Run, ask: &Ask, answer: Option<Result<Verdict, Unavailable>>) {
 
 async fn reset(run: &Run, running: &Running) {
     let ask = ask(run, running, vec![Key::any(Kind::Loose)], 1);
-    let answer = running.alive(running.node.reset(&ask.request, ask.deadline)).await;
+    let answer = patiently(ask.deadline, running.alive(running.node.reset(&ask.request, ask.deadline))).await;
     note(run, running, &format!("reset {}", name(&ask.keys)), answer.as_ref(), |()| "done".to_owned());
 }
 
@@ -144,7 +152,7 @@ async fn change(run: &Run, running: &Running) {
     let limit = 10 + chance::below(80);
     let change = PolicyChange::Put(Owner::Api, vec![Kind::Changing.policy(limit)]);
     let deadline = DEADLINES[chance::index(DEADLINES.len())];
-    let answer = running.alive(running.node.change_policies(change, deadline)).await;
+    let answer = patiently(deadline, running.alive(running.node.change_policies(change, deadline))).await;
     note(run, running, &format!("change to {limit}"), answer.as_ref(), |outcome| format!("{outcome:?}"));
     if let Some(Ok(PolicyOutcome::Applied { revision })) = answer {
         run.witness().changed(revision);

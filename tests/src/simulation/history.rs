@@ -5,9 +5,6 @@ use std::time::Duration;
 
 use openraft_rt::Instant as _;
 use openraft_rt_sim::SimInstant;
-use quorate_node::platform::Platform as _;
-
-use super::Sim;
 
 /// The events of one run.
 #[derive(Debug)]
@@ -22,13 +19,13 @@ impl History {
     /// Begins now. To be called inside the simulator.
     #[must_use]
     pub fn begin() -> Self {
-        Self { begun: Sim::now(), events: Vec::new(), hash: 0xcbf2_9ce4_8422_2325, violation: None }
+        Self { begun: SimInstant::now(), events: Vec::new(), hash: 0xcbf2_9ce4_8422_2325, violation: None }
     }
 
-    /// Virtual time since the beginning.
+    /// True time since the beginning.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
-        Sim::now().saturating_duration_since(self.begun)
+        SimInstant::now().saturating_duration_since(self.begun)
     }
 
     /// Notes an event.

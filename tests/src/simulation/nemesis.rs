@@ -31,6 +31,10 @@ pub struct Counts {
     pub lost_disks: u64,
     /// Members told to leave.
     pub decommissions: u64,
+    /// Hosts whose processes were stopped and later went on.
+    pub stops: u64,
+    /// Hosts that came back under another address.
+    pub moves: u64,
 }
 
 /// Breaks things for `span`.
@@ -39,20 +43,22 @@ pub async fn rage(run: &Arc<Run>, span: Duration) {
     while Sim::now() < until && run.goes_on() {
         Sim::sleep(chance::millis(50, 700)).await;
         match chance::below(100) {
-            0..20 => crash_one(run),
-            20..25 => crash_all(run),
-            25..30 => crash_majority(run),
-            30..35 => lose_log(run),
-            35..52 => isolate(run),
-            52..59 => cut_one_link(run),
-            59..67 => slow_down(run),
-            67..73 => lose_frames(run),
-            73..80 => hand_over(run),
-            80..84 => fill_disks(run),
-            84..87 => fail_flush(run),
-            87..90 => run.world().copy_disk(victim(run)),
-            90..93 => lose_disk(run),
-            93..96 => decommission(run),
+            0..13 => crash_one(run),
+            13..19 => move_one(run),
+            19..23 => crash_all(run),
+            23..28 => crash_majority(run),
+            28..32 => lose_log(run),
+            32..45 => isolate(run),
+            45..50 => cut_one_link(run),
+            50..56 => slow_down(run),
+            56..60 => lose_frames(run),
+            60..68 => stop(run),
+            68..74 => hand_over(run),
+            74..78 => fill_disks(run),
+            78..81 => fail_flush(run),
+            81..84 => run.world().copy_disk(victim(run)),
+            84..87 => lose_disk(run),
+            87..90 => decommission(run),
             _ => heal(run),
         }
     }
@@ -64,8 +70,9 @@ fn victim(run: &Run) -> usize {
     leader.map_or_else(|| chance::index(run.world().shape().hosts()), |leader| leader.incarnation.host)
 }
 
-fn crash(run: &Arc<Run>, host: usize, before_restart: impl FnOnce() + Send + 'static) {
-    if run.world().crash(host) {
+fn crash(run: &Arc<Run>, host: usize, before_restart: impl FnOnce() + Send + 'static) -> bool {
+    let crashed = run.world().crash(host);
+    if crashed {
         run.count(|counts| counts.crashes += 1);
         let world = run.world_handle();
         let pause = if chance::happens(300) { chance::millis(1, 30) } else { chance::millis(30, 1500) };
@@ -75,10 +82,29 @@ fn crash(run: &Arc<Run>, host: usize, before_restart: impl FnOnce() + Send + 'st
             world.start(host).await;
         });
     }
+    crashed
 }
 
 fn crash_one(run: &Arc<Run>) {
     crash(run, victim(run), || ());
+}
+
+/// A crash, from which the host comes back under another address.
+fn move_one(run: &Arc<Run>) {
+    let host = victim(run);
+    if crash(run, host, || ()) {
+        run.world().network().relocate(host);
+        run.count(|counts| counts.moves += 1);
+    }
+}
+
+/// Stops a host's processes, for moments or for longer than anybody waits.
+fn stop(run: &Run) {
+    let host = victim(run);
+    let span = if chance::happens(500) { chance::millis(20, 1000) } else { chance::millis(1000, 10_000) };
+    if run.world_handle().stop(host, span) {
+        run.count(|counts| counts.stops += 1);
+    }
 }
 
 fn crash_all(run: &Arc<Run>) {
@@ -250,7 +276,7 @@ async fn put_an_older_copy_back(run: &Arc<Run>) {
     if present.node != copy.identity().node {
         return;
     }
-    let last = |world: &super::world::World, host: usize| world.running(host)?.node.status().last_log;
+    let last = |world: &super::world::World, host: usize| world.running(host)?.status().last_log;
     let mine = last(&world, host);
     let all_have = world
         .eventually(NOTICED, |world| (0..world.shape().hosts()).all(|other| last(world, other) >= mine).then_some(()));

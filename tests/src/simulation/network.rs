@@ -1,6 +1,6 @@
 //! A network that delays, loses, repeats and cuts, and knows which incarnation of a host it talks to.
 //!
-//! Hosts are numbered from 0. Host `i` has the address `10.0.0.(i+1)`, whichever incarnation of it runs.
+//! Hosts are numbered from 0. Host `i` has the address `10.0.m.(i+1)`, where `m` is how often it has moved.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -17,10 +17,13 @@ use quorate_node::platform::Platform as _;
 use quorate_node::transport::{Lane, Service, Transport};
 use tokio::sync::{Notify, oneshot};
 
+use super::host::{Host as Process, outside};
 use super::{Sim, chance};
 
 /// Of a thousand frames so many are delivered twice.
 const REPEATED_PERMILLE: u64 = 20;
+/// Of a thousand frames to a stopped host so many are lost; the others wait for it.
+const LOST_TO_STOPPED_PERMILLE: u64 = 200;
 
 /// One run of one host, from its start to its crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,8 @@ pub struct Network {
 #[derive(Default)]
 struct State {
     hosts: BTreeMap<usize, Host>,
+    /// How often each host has moved.
+    moves: BTreeMap<usize, u8>,
     incarnations: u64,
     cut: BTreeSet<(usize, usize)>,
     /// The longest additional delay of a link.
@@ -61,8 +66,16 @@ struct State {
     counts: Counts,
 }
 
+impl State {
+    /// Whether a host is still where something was sent.
+    fn is_at(&self, place: Place) -> bool {
+        self.moves.get(&place.host).copied().unwrap_or(0) == place.moves
+    }
+}
+
 struct Host {
     incarnation: Incarnation,
+    process: Arc<Process>,
     service: Option<Arc<dyn Service>>,
     inbox: Arc<Inbox>,
 }
@@ -73,24 +86,25 @@ struct Inbox {
     filled: Notify,
 }
 
-/// Where a host's gossip listens.
-#[must_use]
-pub fn gossip_address(host: usize) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::new(10, 0, 0, u8::try_from(host + 1).unwrap()), 50011))
+const GOSSIP_PORT: u16 = 50011;
+
+fn ip(host: usize, moves: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, moves, u8::try_from(host + 1).unwrap())
 }
 
-/// Where a host's consensus listens.
-#[must_use]
-pub fn raft_address(host: usize) -> String {
-    format!("10.0.0.{}:50001", host + 1)
-}
-
-/// The host at an address of this network.
-fn host_at(address: SocketAddr) -> Option<usize> {
+/// The host that an address is, or was, of; and how often that had moved then.
+fn place_of(address: SocketAddr) -> Option<Place> {
     match address.ip() {
-        IpAddr::V4(ip) => usize::from(ip.octets()[3]).checked_sub(1),
+        IpAddr::V4(ip) => Some(Place { host: usize::from(ip.octets()[3]).checked_sub(1)?, moves: ip.octets()[2] }),
         IpAddr::V6(_) => None,
     }
+}
+
+/// Where something is sent.
+#[derive(Clone, Copy)]
+struct Place {
+    host: usize,
+    moves: u8,
 }
 
 impl Network {
@@ -98,12 +112,39 @@ impl Network {
         self.state.lock().unwrap()
     }
 
+    fn ip(&self, host: usize) -> Ipv4Addr {
+        ip(host, self.state().moves.get(&host).copied().unwrap_or(0))
+    }
+
+    /// Where a host's gossip listens.
+    #[must_use]
+    pub fn gossip_address(&self, host: usize) -> SocketAddr {
+        (self.ip(host), GOSSIP_PORT).into()
+    }
+
+    /// Where a host's consensus listens.
+    #[must_use]
+    pub fn raft_address(&self, host: usize) -> String {
+        format!("{}:50001", self.ip(host))
+    }
+
+    /// Where a host's door is.
+    #[must_use]
+    pub fn http_address(&self, host: usize) -> String {
+        format!("{}:20001", self.ip(host))
+    }
+
+    /// A host that is down gets another address; nobody is at the old one any more.
+    pub fn relocate(&self, host: usize) {
+        *self.state().moves.entry(host).or_default() += 1;
+    }
+
     /// A host starts; it cannot be called before it [listens](Self::listen).
-    pub fn start(&self, host: usize) -> Incarnation {
+    pub fn start(&self, host: usize, process: Arc<Process>) -> Incarnation {
         let mut state = self.state();
         state.incarnations += 1;
         let incarnation = Incarnation { host, number: state.incarnations };
-        state.hosts.insert(host, Host { incarnation, service: None, inbox: Arc::default() });
+        state.hosts.insert(host, Host { incarnation, process, service: None, inbox: Arc::default() });
         incarnation
     }
 
@@ -171,10 +212,11 @@ impl Network {
         Some(chance::micros(100, 3000 + extra))
     }
 
-    fn service(&self, host: usize) -> Option<(Incarnation, Arc<dyn Service>)> {
+    /// Who is at a place, when somebody is who answers.
+    fn answering(&self, to: Place) -> Option<(Incarnation, Arc<Process>, Arc<dyn Service>)> {
         let state = self.state();
-        let host = state.hosts.get(&host)?;
-        Some((host.incarnation, Arc::clone(host.service.as_ref()?)))
+        let host = state.hosts.get(&to.host).filter(|_| state.is_at(to))?;
+        Some((host.incarnation, Arc::clone(&host.process), Arc::clone(host.service.as_ref()?)))
     }
 
     fn note_frame(&self, frame: &Bytes) {
@@ -186,18 +228,22 @@ impl Network {
     }
 
     /// Takes a request to `to` and its answer back; `None` when one of them is lost.
-    async fn carry(&self, from: Incarnation, to: usize, frame: Bytes) -> Option<io::Result<Bytes>> {
-        Sim::sleep(self.delay(from.host, to)?).await;
-        let Some((receiver, service)) = self.service(to) else {
+    async fn carry(&self, from: Incarnation, to: Place, frame: Bytes) -> Option<io::Result<Bytes>> {
+        Sim::sleep(self.delay(from.host, to.host)?).await;
+        let Some((receiver, process, service)) = self.answering(to) else {
             self.state().counts.lost += 1;
-            Sim::sleep(self.delay(to, from.host)?).await;
+            Sim::sleep(self.delay(to.host, from.host)?).await;
             return Some(Err(io::Error::from(io::ErrorKind::ConnectionRefused)));
         };
-        let answer = service.handle(frame).await;
+        if process.is_stopped() && chance::happens(LOST_TO_STOPPED_PERMILLE) {
+            self.state().counts.lost += 1;
+            return None;
+        }
+        let answer = process.run(service.handle(frame)).await;
         if !self.is_alive(receiver) {
             return None;
         }
-        Sim::sleep(self.delay(to, from.host)?).await;
+        Sim::sleep(self.delay(to.host, from.host)?).await;
         self.is_alive(from).then(|| answer.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionReset)))
     }
 }
@@ -218,7 +264,7 @@ impl SimTransport {
 
 impl Transport for SimTransport {
     fn call(&self, address: &str, _lane: Lane, frame: Bytes) -> BoxFuture<'static, io::Result<Bytes>> {
-        let (network, from, to) = (Arc::clone(&self.network), self.from, address.parse().ok().and_then(host_at));
+        let (network, from, to) = (Arc::clone(&self.network), self.from, address.parse().ok().and_then(place_of));
         async move {
             let to = to.ok_or(io::ErrorKind::AddrNotAvailable)?;
             if !network.is_alive(from) {
@@ -228,22 +274,24 @@ impl Transport for SimTransport {
             if chance::happens(REPEATED_PERMILLE) {
                 network.state().counts.repeated += 1;
                 let (network, frame) = (Arc::clone(&network), frame.clone());
-                Sim::spawn(async move {
+                let repeat = async move {
                     Sim::sleep(chance::millis(0, 20)).await;
                     // Its answer belongs to no call.
                     drop(network.carry(from, to, frame).await);
-                });
+                };
+                outside(|| Sim::spawn(repeat));
             }
             // Giving up the answer does not take back the request, so a task of its own carries it.
             let (answer, answered) = oneshot::channel();
-            Sim::spawn(async move {
+            let carried = async move {
                 match network.carry(from, to, frame).await {
                     Some(result) => drop(answer.send(result)),
                     // Often a lost frame is only noticed by its silence.
                     None if chance::happens(700) => drop(answer),
                     None => drop(answer.send(Err(io::Error::from(io::ErrorKind::ConnectionReset)))),
                 }
-            });
+            };
+            outside(|| Sim::spawn(carried));
             match answered.await {
                 Ok(result) => result,
                 Err(_) => std::future::pending().await,
@@ -271,18 +319,21 @@ impl SimDatagrams {
 
 impl Datagrams for SimDatagrams {
     fn send(&self, to: SocketAddr, packet: Bytes) {
-        let Some(to) = host_at(to) else { return };
-        let Some(delay) = self.network.delay(self.from.host, to).filter(|_| self.network.is_alive(self.from)) else {
+        let Some(to) = place_of(to) else { return };
+        let Some(delay) = self.network.delay(self.from.host, to.host).filter(|_| self.network.is_alive(self.from))
+        else {
             return;
         };
-        let (network, from) = (Arc::clone(&self.network), gossip_address(self.from.host));
-        Sim::spawn(async move {
+        let (network, from) = (Arc::clone(&self.network), self.network.gossip_address(self.from.host));
+        let carried = async move {
             Sim::sleep(delay).await;
-            if let Some(host) = network.state().hosts.get(&to) {
+            let state = network.state();
+            if let Some(host) = state.hosts.get(&to.host).filter(|_| state.is_at(to)) {
                 host.inbox.packets.lock().unwrap().push_back((from, packet));
                 host.inbox.filled.notify_one();
             }
-        });
+        };
+        outside(|| Sim::spawn(carried));
     }
 
     fn receive(&self) -> BoxFuture<'_, io::Result<(SocketAddr, Bytes)>> {
@@ -298,12 +349,26 @@ impl Datagrams for SimDatagrams {
     }
 }
 
-/// The gossip addresses of the founding hosts.
-pub struct SimContacts(pub usize);
+/// The gossip addresses that the founding hosts had first, and where one of them is now: whatever else moved must be
+/// learnt by gossip.
+pub struct SimContacts {
+    network: Arc<Network>,
+    founders: usize,
+}
+
+impl SimContacts {
+    /// The addresses of the first `founders` hosts.
+    #[must_use]
+    pub fn new(network: Arc<Network>, founders: usize) -> Self {
+        Self { network, founders }
+    }
+}
 
 impl Contacts for SimContacts {
     fn resolve(&self) -> BoxFuture<'static, Vec<SocketAddr>> {
-        let addresses = (0..self.0).map(gossip_address).collect();
+        let mut addresses: Vec<_> = (0..self.founders).map(|host| (ip(host, 0), GOSSIP_PORT).into()).collect();
+        let known = chance::index(self.founders);
+        addresses[known] = self.network.gossip_address(known);
         async move {
             Sim::sleep(chance::micros(100, 5000)).await;
             addresses

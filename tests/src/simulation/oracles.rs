@@ -1,8 +1,9 @@
 //! What a run must keep, whatever breaks.
 //!
 //! The [`ledger`] watches every step of every state machine and holds it against slow and obvious [`mod@reference`]
-//! counters; the [`witness`] holds what clients were told against the ledger.
+//! counters, and cluster [`time`] against true time; the [`witness`] holds what clients were told against the ledger.
 
 pub mod ledger;
 pub mod reference;
+pub mod time;
 pub mod witness;

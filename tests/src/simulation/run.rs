@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use openraft_rt::AsyncRuntime as _;
-use openraft_rt_sim::{SimInstant, SimRuntime};
+use openraft_rt_sim::SimRuntime;
 use quorate_limits::autopilot::Replacing;
 use quorate_node::bugs::{self, Bug};
 use quorate_node::consensus::Tuning;
@@ -15,6 +15,7 @@ use quorate_node::platform::Platform as _;
 use quorate_node::probe;
 
 use super::history::History;
+use super::host::{HostInstant, TRUE_RATE};
 use super::oracles::ledger::Ledger;
 use super::oracles::witness::Witness;
 use super::totals::Totals;
@@ -133,6 +134,7 @@ pub struct MemberChange(());
 impl Run {
     fn new(history: Arc<Mutex<History>>, ledger: Arc<Mutex<Ledger>>, counts: Arc<Mutex<nemesis::Counts>>) -> Arc<Self> {
         let world = World::new(shape(), history);
+        ledger.lock().unwrap().clocks_run(&world.shape().rates);
         Arc::new(Self {
             world,
             ledger,
@@ -256,6 +258,7 @@ impl Run {
     /// Mends everything; then every node must decide again, founders first.
     async fn mend(&self) {
         self.world.network().heal();
+        self.world.go_on();
         self.world.history().note(format_args!("all is mended"));
         let shape = self.world.shape();
         for host in 0..shape.hosts() {
@@ -272,11 +275,11 @@ impl Run {
         }
     }
 
-    async fn decides_in_time(&self, host: usize, begun: SimInstant) {
+    async fn decides_in_time(&self, host: usize, begun: HostInstant) {
         while self.goes_on() && !self.decides(host).await {
             let waited = Sim::now() - begun;
             if waited > if self.is_whole() { PROGRESS } else { REPLACED } {
-                let status = self.world.running(host).map(|running| running.node.status());
+                let status = self.world.running(host).map(|running| running.status());
                 let what = format_args!("node {host} decides nothing {waited:?} after all was mended: {status:?}");
                 self.world.history().violated(what);
             }
@@ -307,14 +310,14 @@ impl Run {
         let behind = |world: &World| {
             let behind = |host: &usize| {
                 let running = world.running(*host);
-                running.is_none_or(|running| running.node.status().applied.is_none_or(|applied| applied < target))
+                running.is_none_or(|running| running.status().applied.is_none_or(|applied| applied < target))
             };
             (0..world.shape().hosts()).find(behind)
         };
         let equal = self.world.eventually(PROGRESS, |world| behind(world).is_none().then_some(())).await;
         if equal.is_err() && self.goes_on() {
             let host = behind(&self.world);
-            let status = host.and_then(|host| self.world.running(host)).map(|running| running.node.status());
+            let status = host.and_then(|host| self.world.running(host)).map(|running| running.status());
             let what = format_args!("{host:?} never applied entry {target}: {status:?}");
             self.world.history().violated(what);
         }
@@ -343,6 +346,10 @@ fn shape() -> Shape {
         ..Tuning::default()
     };
     let slow_disks_permille = if chance::happens(500) { 0 } else { 500 };
+    let is_true = chance::happens(500);
+    // A clock of a machine is off by a ten-thousandth at most; what holds at a tenth holds there.
+    let rate = |_| if is_true { TRUE_RATE } else { 900 + chance::below(201) };
+    let rates = (0..founders + latecomers).map(rate).collect();
     let replacing = Replacing { lost_after: Duration::from_secs(1), interval: Duration::from_millis(500) };
-    Shape { founders, latecomers, policies: workload::first_policies(), tuning, replacing, slow_disks_permille }
+    Shape { founders, latecomers, rates, policies: workload::first_policies(), tuning, replacing, slow_disks_permille }
 }

@@ -6,7 +6,7 @@ use super::{nemesis, network, oracles::ledger};
 
 /// Names and figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals([(&'static str, u64); 22]);
+pub struct Totals([(&'static str, u64); 25]);
 
 impl Totals {
     /// The totals of one run.
@@ -24,7 +24,10 @@ impl Totals {
             ("decommissions", nemesis.decommissions),
             ("swaps", ledger.swaps),
             ("departures", ledger.departures),
+            ("stopped nodes", nemesis.stops),
+            ("moved nodes", nemesis.moves),
             ("elections", ledger.terms),
+            ("seeds with drifting clocks", ledger.drifting),
             ("installed snapshots", ledger.installed),
             ("forwarded batches", network.forwarded),
             ("lost frames", network.lost),

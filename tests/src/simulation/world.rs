@@ -9,13 +9,14 @@ use openraft_rt::{AsyncRuntime as _, Select2};
 use quorate_limits::autopilot::Replacing;
 use quorate_limits::{Policy, Settings};
 use quorate_node::consensus::Tuning;
-use quorate_node::node::{Node, NodeOptions};
+use quorate_node::node::{ClusterStatus, Node, NodeOptions};
 use quorate_node::platform::Platform as _;
 use tokio::sync::oneshot;
 
 use super::disk::{Copy, FLUSH_FAILED, FlushTime, SimDisk};
 use super::history::History;
-use super::network::{Incarnation, Network, SimContacts, SimDatagrams, SimTransport, gossip_address, raft_address};
+use super::host::Host;
+use super::network::{Incarnation, Network, SimContacts, SimDatagrams, SimTransport};
 use super::{Sim, chance};
 
 /// What a node keeps in reserve; a disk has this much to spare, or nothing.
@@ -30,6 +31,8 @@ pub struct Shape {
     pub founders: usize,
     /// Nodes that come later.
     pub latecomers: usize,
+    /// How fast each host's clock runs, in thousandths.
+    pub rates: Vec<u64>,
     /// Policies the cluster is founded with.
     pub policies: Vec<Policy>,
     /// Timing and sizes of consensus.
@@ -55,13 +58,21 @@ pub struct Running {
     pub incarnation: Incarnation,
     /// The node.
     pub node: Arc<Node<Sim>>,
+    host: Arc<Host>,
     death: Shared<BoxFuture<'static, ()>>,
 }
 
 impl Running {
-    /// Does something with the node; `None` when it crashes meanwhile, as a client whose connection breaks.
+    /// What the node knows by itself.
+    #[must_use]
+    pub fn status(&self) -> ClusterStatus {
+        self.host.here(|| self.node.status())
+    }
+
+    /// Does something with the node; `None` when it crashes meanwhile, as a client whose connection breaks. It takes as
+    /// long as the host is stopped.
     pub async fn alive<T: Send>(&self, what: impl Future<Output = T> + Send) -> Option<T> {
-        match Sim::select(self.death.clone(), what).await {
+        match Sim::select(self.death.clone(), self.host.run(what)).await {
             Select2::First(()) => None,
             Select2::Second(value) => Some(value),
         }
@@ -77,7 +88,7 @@ impl Sim {
     }
 }
 
-struct Host {
+struct Place {
     disk: SimDisk,
     running: Option<(Running, oneshot::Sender<()>)>,
     /// Between the beginning of a start and the node's being there.
@@ -92,7 +103,7 @@ struct Host {
 pub struct World {
     shape: Shape,
     network: Arc<Network>,
-    hosts: Mutex<Vec<Host>>,
+    hosts: Mutex<Vec<Place>>,
     history: Arc<Mutex<History>>,
 }
 
@@ -103,7 +114,7 @@ impl World {
         let flush_time =
             |slow| FlushTime { max: Duration::from_millis(if slow { 40 } else { 2 }), ..FlushTime::default() };
         let disk = || SimDisk::new(flush_time(chance::happens(shape.slow_disks_permille)));
-        let host = |_| Host { disk: disk(), running: None, starting: false, may_stop: None, copy: None };
+        let host = |_| Place { disk: disk(), running: None, starting: false, may_stop: None, copy: None };
         let hosts = Mutex::new((0..shape.hosts()).map(host).collect());
         Arc::new(Self { shape, network: Arc::default(), hosts, history })
     }
@@ -125,7 +136,7 @@ impl World {
         self.history.lock().unwrap()
     }
 
-    fn hosts(&self) -> MutexGuard<'_, Vec<Host>> {
+    fn hosts(&self) -> MutexGuard<'_, Vec<Place>> {
         self.hosts.lock().unwrap()
     }
 
@@ -144,7 +155,7 @@ impl World {
     /// The node that thinks it leads; the one with the highest term when several do.
     #[must_use]
     pub fn leader(&self) -> Option<Running> {
-        let leads = |running: &Running| Some(running.node.status()).filter(|status| status.state == "Leader");
+        let leads = |running: &Running| Some(running.status()).filter(|status| status.state == "Leader");
         let leaders = self.all_running().into_iter().filter_map(|running| Some((leads(&running)?.term, running)));
         leaders.max_by_key(|(term, running)| (*term, running.incarnation.host)).map(|(_, running)| running)
     }
@@ -152,9 +163,9 @@ impl World {
     fn options(&self, host: usize) -> NodeOptions {
         NodeOptions {
             name: format!("node-{host}"),
-            gossip_address: gossip_address(host),
-            raft_address: raft_address(host),
-            http_address: format!("10.0.0.{}:20001", host + 1),
+            gossip_address: self.network.gossip_address(host),
+            raft_address: self.network.raft_address(host),
+            http_address: self.network.http_address(host),
             bootstrap_expect: self.shape.founders,
             first_policies: self.shape.policies.clone(),
             counters_max: Settings::COUNTERS_MAX_DEFAULT,
@@ -185,15 +196,17 @@ impl World {
             }
             hosts[host].disk.open()
         };
-        let incarnation = self.network.start(host);
-        self.history().note(format_args!("start {host}"));
+        let process = Host::new(self.shape.rates[host]);
+        let incarnation = self.network.start(host, Arc::clone(&process));
+        self.history().note(format_args!("start {host} at {}", self.network.raft_address(host)));
         let transport = Arc::new(SimTransport::new(Arc::clone(&self.network), incarnation));
         let datagrams = Arc::new(SimDatagrams::new(Arc::clone(&self.network), incarnation));
-        let contacts = Arc::new(SimContacts(self.shape.founders));
-        let started = Node::<Sim>::start(self.options(host), &disk, transport, datagrams, contacts).await;
+        let contacts = Arc::new(SimContacts::new(Arc::clone(&self.network), self.shape.founders));
+        let starting = Node::<Sim>::start(self.options(host), &disk, transport, datagrams, contacts);
+        let started = process.run(starting).await;
         self.hosts()[host].starting = false;
         match started {
-            Ok(node) => self.run(incarnation, node),
+            Ok(node) => self.run(incarnation, process, node),
             Err(error) if error.to_string().contains("older copy") => {
                 self.history().note(format_args!("node {host} does not start: {error}"));
             }
@@ -201,11 +214,11 @@ impl World {
         }
     }
 
-    fn run(self: &Arc<Self>, incarnation: Incarnation, node: Arc<Node<Sim>>) {
+    fn run(self: &Arc<Self>, incarnation: Incarnation, host: Arc<Host>, node: Arc<Node<Sim>>) {
         let (die, dead) = oneshot::channel();
         let death = dead.map(|_| ()).boxed().shared();
         self.network.listen(incarnation, node.service());
-        let running = Running { incarnation, node, death };
+        let running = Running { incarnation, node, host, death };
         Sim::spawn(Arc::clone(self).watch(running.clone()));
         self.hosts()[incarnation.host].running = Some((running, die));
     }
@@ -244,7 +257,7 @@ impl World {
     /// The next flush on a host fails: its node must stop, and is started again. Whether there is such a node.
     pub fn fail_flush(&self, host: usize) -> bool {
         let mut hosts = self.hosts();
-        let Host { disk, running: Some(_), may_stop, .. } = &mut hosts[host] else { return false };
+        let Place { disk, running: Some(_), may_stop, .. } = &mut hosts[host] else { return false };
         disk.fail();
         *may_stop = Some(FLUSH_FAILED);
         true
@@ -281,8 +294,30 @@ impl World {
         disk.crash(kept);
         drop(die);
         // What is left of it has neither network nor disk; this only ends its tasks.
-        Sim::spawn(async move { running.node.stop().await });
+        running.host.go_on();
+        Sim::spawn(async move { running.host.run(running.node.stop()).await });
         true
+    }
+
+    /// Stops a host's processes for a while, unless they are stopped or gone.
+    pub fn stop(self: &Arc<Self>, host: usize, span: Duration) -> bool {
+        let Some(running) = self.running(host).filter(|running| !running.host.is_stopped()) else { return false };
+        self.history().note(format_args!("stop {host} for {span:?}"));
+        running.host.stop();
+        let world = Arc::clone(self);
+        Sim::spawn(async move {
+            Sim::sleep(span).await;
+            if running.host.is_stopped() {
+                world.history().note(format_args!("{host} goes on"));
+                running.host.go_on();
+            }
+        });
+        true
+    }
+
+    /// All hosts' processes go on.
+    pub fn go_on(&self) {
+        self.all_running().iter().for_each(|running| running.host.go_on());
     }
 
     /// Everything stops; nothing keeps anything else in memory any more.

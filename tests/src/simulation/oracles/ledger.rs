@@ -14,6 +14,7 @@ use quorate_node::probe::Step;
 use quorate_node::storage::LogId;
 
 use super::reference;
+use super::time::Time;
 
 /// The first two bytes of a payload that carries a batch: version and kind.
 const PROPOSAL: [u8; 2] = [1, 1];
@@ -30,6 +31,8 @@ pub struct Tally {
 /// How often things happened in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// 1 when the hosts' clocks run at different rates.
+    pub drifting: u64,
     /// Terms in which something was committed.
     pub terms: u64,
     /// Snapshots that took a state's place on a node that runs or starts.
@@ -63,6 +66,7 @@ pub struct Ledger {
     entries: Vec<Entry>,
     /// The highest stamp so far.
     now: u64,
+    time: Time,
     answered: BTreeMap<(SessionId, Sequence), Arc<Vec<Outcome>>>,
     policies: BTreeMap<PolicyId, Policy>,
     charges: BTreeMap<CounterId, Vec<reference::Charge>>,
@@ -137,12 +141,22 @@ impl Ledger {
         self.entries.is_empty()
     }
 
+    /// How fast the hosts' clocks run, in thousandths.
+    pub fn clocks_run(&mut self, rates: &[u64]) {
+        self.counts.drifting = u64::from(rates.iter().any(|rate| *rate != rates[0]));
+        self.time = Time::by_clocks(rates);
+    }
+
     /// Takes in a step, taken `elapsed_ns` after the beginning.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn observe(&mut self, step: &Step<'_>, state: &StateMachine, elapsed_ns: u64) -> Result<Option<u128>, String> {
         match step {
+            Step::Stamped(stamp) => {
+                self.time.made(stamp.0, elapsed_ns);
+                Ok(None)
+            }
             Step::Installed(at) => self.installed(*at, state).map(|()| None),
             Step::Applied { at, payload, outcomes } => {
                 let index = usize::try_from(at.index).unwrap();
@@ -159,7 +173,7 @@ impl Ledger {
                 let (payload, outcomes) = (payload.clone(), outcomes.to_vec());
                 if payload.starts_with(&PROPOSAL) {
                     let batch = Batch::decode(&payload[2..]).map_err(|error| error.to_string())?;
-                    self.batch(&batch, &outcomes, elapsed_ns).map_err(|what| format!("entry {at}: {what}"))?;
+                    self.batch(at.term, &batch, &outcomes).map_err(|what| format!("entry {at}: {what}"))?;
                 }
                 self.entries.push(Entry { at: *at, payload, outcomes, state_hash });
                 self.members(state).map_err(|what| format!("entry {at}: {what}"))?;
@@ -180,12 +194,9 @@ impl Ledger {
         hold(entry.state_hash == state.state_hash(), || format!("a snapshot at entry {at} holds another state"))
     }
 
-    fn batch(&mut self, batch: &Batch, outcomes: &[PartOutcome], elapsed_ns: u64) -> Verdict {
-        // Cluster time counts from the founding at the earliest and advances by clocks that run like ours.
-        hold(batch.stamp.0 <= elapsed_ns, || {
-            format!("its stamp {} ns is ahead of all clocks, {elapsed_ns} ns", batch.stamp.0)
-        })?;
+    fn batch(&mut self, term: u64, batch: &Batch, outcomes: &[PartOutcome]) -> Verdict {
         self.now = self.now.max(batch.stamp.0);
+        self.time.entered(term, batch.stamp.0, self.now)?;
         hold(batch.parts.len() == outcomes.len(), || "not one outcome for each part".to_owned())?;
         batch.parts.iter().zip(outcomes).try_for_each(|(part, outcome)| self.part(part, outcome))
     }

@@ -9,6 +9,7 @@ fn empty_nodes_found_a_cluster_and_decide() {
         let shape = Shape {
             founders: 3,
             latecomers: 0,
+            rates: vec![1000; 3],
             policies: Vec::new(),
             tuning: Tuning::default(),
             replacing: Replacing::default(),
