@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use quorate_limits::autopilot::Replacing;
-use quorate_limits::{Algorithm, Enforcement, Limit, OnUnavailable, Policy, PolicyName};
+use quorate_limits::{Algorithm, Enforcement, Limit, OnUnavailable, Policy, PolicyName, Settings as Founding};
 
 mod args;
 mod reader;
@@ -15,12 +15,19 @@ pub use args::ServeArgs;
 
 use reader::Reader;
 
+use crate::doors::connections::Bounds;
 use crate::gossip::ContactList;
 
 /// The most nodes in `BOOTSTRAP_EXPECT`.
 pub const NODES_MAX: usize = 64;
 /// `DISK_RESERVE` unless given.
 pub const DISK_RESERVE_DEFAULT: u64 = 64 << 20;
+/// The most in `CONNECTIONS_MAX`.
+pub const CONNECTIONS_MAX_MAX: usize = 1_000_000;
+/// The least in `COUNTERS_MAX`: one for each of four policies.
+pub const COUNTERS_MAX_MIN: u64 = 4;
+/// The most in `COUNTERS_MAX`: about 80 GB.
+pub const COUNTERS_MAX_MAX: u64 = 1_000_000_000;
 /// The most bytes in a node's name.
 pub const NODE_NAME_BYTES_MAX: usize = 63;
 
@@ -47,6 +54,10 @@ pub struct Settings {
     pub default_limit: Option<DefaultLimit>,
     /// Whether `POST /rate/reset` is served.
     pub rate_reset: bool,
+    /// The most connections to the data port.
+    pub connections_max: usize,
+    /// The most counters of a cluster that this node founds.
+    pub counters_max: u64,
     /// What is logged, and how.
     pub log: LogSettings,
     /// Resolves the names in `contacts`; `None`: the system's resolver.
@@ -186,6 +197,18 @@ impl Settings {
             policies: reader::given(args.policies.as_deref()).map(PathBuf::from),
             default_limit: reader.default_limit(args.default_limit.as_deref()),
             rate_reset: reader.switch("RATE_RESET", args.rate_reset.as_deref(), true),
+            connections_max: reader.number(
+                "CONNECTIONS_MAX",
+                args.connections_max.as_deref(),
+                1..=CONNECTIONS_MAX_MAX,
+                Bounds::CONNECTIONS_MAX_DEFAULT,
+            ),
+            counters_max: reader.number(
+                "COUNTERS_MAX",
+                args.counters_max.as_deref(),
+                COUNTERS_MAX_MIN..=COUNTERS_MAX_MAX,
+                Founding::COUNTERS_MAX_DEFAULT,
+            ),
             log: LogSettings {
                 filter: reader.log_filter(args.log.as_deref()),
                 format: reader.log_format(args.log_format.as_deref()),

@@ -58,6 +58,13 @@ pub struct ServeArgs {
     /// Whether POST /rate/reset is served [default: true]
     #[arg(long, env = "RATE_RESET", value_name = "BOOL", hide_env_values = true)]
     pub rate_reset: Option<String>,
+    /// The most connections to the data port at once; further ones are refused [default: 20000]
+    #[arg(long, env = "CONNECTIONS_MAX", value_name = "NUMBER", hide_env_values = true)]
+    pub connections_max: Option<String>,
+    /// The most counters a cluster holds, set when it is founded; one policy may have a quarter of them
+    /// [default: 4000000]
+    #[arg(long, env = "COUNTERS_MAX", value_name = "NUMBER", hide_env_values = true)]
+    pub counters_max: Option<String>,
     /// What is logged: a level, or target=level, comma separated; openraft=info shows each step of consensus
     /// [default: info]
     #[arg(long, env = "LOG", value_name = "FILTER", hide_env_values = true)]

@@ -1,8 +1,11 @@
 //! Reads one setting after the other and keeps every complaint. A setting that is wrong yields a stand-in, which
 //! [`Reader::finish`] never lets out.
 
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use quorate_limits::Limit;
@@ -218,6 +221,27 @@ impl Reader {
             self.refuse(
                 setting,
                 format!("{text:?} is neither true nor false; write {setting}=true or {setting}=false"),
+            );
+            default
+        })
+    }
+
+    pub(super) fn number<T>(
+        &mut self,
+        setting: &'static str,
+        value: Option<&str>,
+        allowed: RangeInclusive<T>,
+        default: T,
+    ) -> T
+    where
+        T: FromStr + PartialOrd + Copy + Display,
+    {
+        let Some(text) = given(value) else { return default };
+        text.parse().ok().filter(|number| allowed.contains(number)).unwrap_or_else(|| {
+            let (least, most) = (allowed.start(), allowed.end());
+            self.refuse(
+                setting,
+                format!("{text:?} is no number from {least} to {most}; write one, as in {setting}={default}"),
             );
             default
         })

@@ -48,6 +48,8 @@ fn nothing_set_gives_the_defaults() {
         policies: None,
         default_limit: Some(DefaultLimit { limit: 10, window: Duration::from_mins(1) }),
         rate_reset: true,
+        connections_max: 20_000,
+        counters_max: 4_000_000,
         log: LogSettings { filter: "info".to_owned(), format: LogFormat::Text },
         dns_server: None,
         replacing: Replacing { lost_after: Duration::from_secs(10), interval: Duration::from_hours(1) },
@@ -62,7 +64,7 @@ fn nothing_set_gives_the_defaults() {
 fn every_flag_is_an_environment_variable_of_the_same_name() {
     let command = ServeArgs::augment_args(clap::Command::new("ratelimiter"));
     let flags: Vec<_> = command.get_arguments().filter(|arg| arg.get_long().is_some()).collect();
-    assert_eq!(flags.len(), 22);
+    assert_eq!(flags.len(), 25);
     for arg in flags {
         let flag = arg.get_long().unwrap();
         assert_eq!(arg.get_env().unwrap().to_str().unwrap(), flag.to_ascii_uppercase().replace('-', "_"));
@@ -282,6 +284,25 @@ fn wrong_values_are_told_all_at_once() {
     .unwrap_err();
     let settings: Vec<_> = errors.iter().map(|error| error.split(' ').next().unwrap()).collect();
     assert_eq!(settings, ["RATE_RESET", "LOG", "LOG_FORMAT", "DNS_SERVER", "DRAIN_DELAY"], "{errors:#?}");
+}
+
+#[test]
+fn number_out_of_bounds_is_refused_with_what_is_allowed() {
+    assert_eq!(read(|args| args.connections_max = text("1000000")).unwrap().connections_max, 1_000_000);
+    for wrong in ["0", "1000001", "-1", "many", "1e3"] {
+        assert_eq!(
+            refusal(|args| args.connections_max = text(wrong)),
+            format!(
+                "CONNECTIONS_MAX (--connections-max): {wrong:?} is no number from 1 to 1000000; write one, as in \
+                 CONNECTIONS_MAX=20000"
+            )
+        );
+    }
+    assert_eq!(read(|args| args.counters_max = text("4")).unwrap().counters_max, 4);
+    assert_eq!(
+        refusal(|args| args.counters_max = text("3")),
+        "COUNTERS_MAX (--counters-max): \"3\" is no number from 4 to 1000000000; write one, as in COUNTERS_MAX=4000000"
+    );
 }
 
 #[test]

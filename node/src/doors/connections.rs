@@ -23,25 +23,50 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+
+use super::body_deadline::BodyDeadline;
 
 /// The bounds of one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// The most connections at once; further ones wait to be accepted.
+    /// The most connections at once; further ones are told so and closed.
     pub connections_max: usize,
     /// How long a connection may take for the head of its first request.
     pub first_head: Duration,
     /// How long a connection may be idle, or dawdle over a later head: longer than clients keep connections in reserve,
     /// so that it is they who close.
     pub idle: Duration,
+    /// How long a request's body may take.
+    pub body: Duration,
+}
+
+impl Bounds {
+    /// Connections that the data port takes unless told otherwise.
+    pub const CONNECTIONS_MAX_DEFAULT: usize = 20_000;
+    /// Connections that the admin port takes.
+    pub const ADMIN_CONNECTIONS_MAX: usize = 256;
+
+    /// The default bounds for so many connections.
+    #[must_use]
+    pub fn of(connections_max: usize) -> Self {
+        Self { connections_max, ..Self::default() }
+    }
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { connections_max: 20_000, first_head: Duration::from_secs(10), idle: Duration::from_mins(10) }
+        Self {
+            connections_max: Self::CONNECTIONS_MAX_DEFAULT,
+            first_head: Duration::from_secs(10),
+            idle: Duration::from_mins(10),
+            body: Duration::from_secs(10),
+        }
     }
 }
 
@@ -50,6 +75,14 @@ const HEAD_BYTES_MAX: u32 = 16 * 1024;
 const STREAMS_MAX: u32 = 200;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// A client that reads none of what it is sent for so long is cut off; the kernel sees to it.
+#[cfg(target_os = "linux")]
+const UNREAD_MAX: Duration = Duration::from_secs(30);
+/// Between two complaints about too many connections.
+const REFUSAL_PERIOD: Duration = Duration::from_secs(10);
+/// What a client is told that is one too many.
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 60\r\n\
+    connection: close\r\nretry-after: 1\r\n\r\n{\"error\":\"this node has as many connections as it may have\"}";
 /// Before the next try to accept, when the system has no more sockets to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -102,16 +135,22 @@ async fn accept(listener: TcpListener, routes: Router, bounds: Bounds, phases: w
     let permits = Arc::new(Semaphore::new(bounds.connections_max));
     let builder = Arc::new(builder(bounds));
     let mut connections = JoinSet::new();
+    let mut refusals = Refusals::default();
     loop {
         tokio::select! {
             biased;
             () = until_closing(&mut closing) => break,
             Some(_) = connections.join_next() => {}
             accepted = accept_one(&listener, &permits) => match accepted {
-                Ok((stream, permit)) => {
+                Ok((stream, None)) => {
+                    refusals.count(bounds.connections_max);
+                    // Its few bytes fit into an empty buffer; if not, it is closed without a word.
+                    let _ = stream.try_write(REFUSAL);
+                }
+                Ok((stream, Some(permit))) => {
                     let (routes, builder, phases) = (routes.clone(), Arc::clone(&builder), phases.clone());
                     connections.spawn(async move {
-                        serve(stream, routes, &builder, phases, bounds.first_head).await;
+                        serve(stream, routes, &builder, phases, bounds).await;
                         drop(permit);
                     });
                 }
@@ -131,11 +170,37 @@ async fn until_closing(phases: &mut watch::Receiver<Phase>) {
     let _ = phases.wait_for(|phase| *phase == Phase::Closing).await;
 }
 
-async fn accept_one(listener: &TcpListener, permits: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
+/// A connection, and the right to keep it unless there are too many.
+async fn accept_one(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, Option<OwnedSemaphorePermit>)> {
     let (stream, _): (TcpStream, SocketAddr) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, permit))
+    #[cfg(target_os = "linux")]
+    SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_MAX))?;
+    Ok((stream, Arc::clone(permits).try_acquire_owned().ok()))
+}
+
+/// Connections that were one too many, told now and then and not one by one.
+#[derive(Default)]
+struct Refusals {
+    count: u64,
+    told: Option<Instant>,
+}
+
+impl Refusals {
+    fn count(&mut self, connections_max: usize) {
+        self.count += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= REFUSAL_PERIOD) {
+            tracing::warn!(
+                refused = self.count,
+                "all {connections_max} connections are in use, further ones are refused; are clients leaking them? \
+                 CONNECTIONS_MAX says how many there may be"
+            );
+            *self = Self { count: 0, told: Some(Instant::now()) };
+        }
+    }
 }
 
 fn builder(bounds: Bounds) -> Builder<TokioExecutor> {
@@ -170,12 +235,17 @@ async fn serve(
     routes: Router,
     builder: &Builder<TokioExecutor>,
     mut phases: watch::Receiver<Phase>,
-    first_head: Duration,
+    bounds: Bounds,
 ) {
     let seen = Arc::new(Seen::default());
-    let service = Watched { routes: TowerToHyperService::new(routes), seen: Arc::clone(&seen), phases: phases.clone() };
+    let service = Watched {
+        routes: TowerToHyperService::new(routes),
+        seen: Arc::clone(&seen),
+        phases: phases.clone(),
+        body: bounds.body,
+    };
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let mut too_slow = pin!(tokio::time::sleep(first_head));
+    let mut too_slow = pin!(tokio::time::sleep(bounds.first_head));
     let mut is_timed = true;
     let mut phase = Phase::Serving;
     loop {
@@ -207,6 +277,7 @@ struct Watched {
     routes: TowerToHyperService<Router>,
     seen: Arc<Seen>,
     phases: watch::Receiver<Phase>,
+    body: Duration,
 }
 
 impl Service<hyper::Request<Incoming>> for Watched {
@@ -219,7 +290,7 @@ impl Service<hyper::Request<Incoming>> for Watched {
         self.seen.request.store(true, Ordering::Relaxed);
         self.seen.http2.store(is_http2, Ordering::Relaxed);
         let (seen, phases) = (Arc::clone(&self.seen), self.phases.clone());
-        let answer = self.routes.call(request);
+        let answer = self.routes.call(request.map(|body| BodyDeadline::new(body, self.body)));
         Box::pin(async move {
             let mut response = answer.await?;
             if *phases.borrow() >= Phase::Leaving {

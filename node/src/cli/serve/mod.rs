@@ -13,6 +13,7 @@ use quorate_limits::Policy;
 use super::Failure;
 use crate::config::{Machine, ServeArgs, Settings};
 use crate::doors::connections::{Bounds, Server};
+use crate::doors::descriptors::connections_to_spare;
 use crate::doors::http::Doors;
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -58,8 +59,8 @@ pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::new().map_err(|error| Failure::Failed(error.to_string()))?);
     let doors = Doors::new(Arc::clone(node), metrics, settings.rate_reset);
     let servers = [
-        Server::start(server, doors.data_routes(), Bounds::default()),
-        Server::start(admin, doors.admin_routes(), Bounds::default()),
+        Server::start(server, doors.data_routes(), Bounds::of(connections_to_spare(settings.connections_max))),
+        Server::start(admin, doors.admin_routes(), Bounds::of(Bounds::ADMIN_CONNECTIONS_MAX)),
     ];
     let ended = serve_until_asked(node, files, policies, signals).await;
     end(&settings, running, servers, ended).await

@@ -4,7 +4,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use quorate_limits::Settings as Founding;
 use tokio::net::{TcpListener, lookup_host};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -75,7 +74,7 @@ async fn options(settings: &Settings, contacts: &DnsContacts) -> Result<NodeOpti
         http_address: host_and_port(&host, listen.server.port()),
         bootstrap_expect: settings.bootstrap_expect,
         first_policies: settings.default_limit.map(DefaultLimit::policy).into_iter().collect(),
-        counters_max: Founding::COUNTERS_MAX_DEFAULT,
+        counters_max: settings.counters_max,
         disk_reserve: settings.disk_reserve,
         tuning: Tuning::default(),
         replacing: settings.replacing,

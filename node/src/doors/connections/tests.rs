@@ -18,8 +18,11 @@ async fn started(bounds: Bounds) -> (Server, SocketAddr, Arc<Notify>) {
         held.notified().await;
         "slow"
     };
-    let routes =
-        Router::new().route("/", get(|| async { "fast" })).route("/slow", get(slow)).route("/post", post(|| async {}));
+    let routes = Router::new()
+        .route("/", get(|| async { "fast" }))
+        .route("/slow", get(slow))
+        .route("/post", post(|| async {}))
+        .route("/echo", post(|body: String| async { body }));
     (Server::start(listener, routes, bounds), address, release)
 }
 
@@ -157,19 +160,33 @@ async fn connection_that_sends_no_head_is_closed() {
 }
 
 #[tokio::test]
-async fn connection_beyond_the_bound_waits_for_another_to_end() {
-    let bounds = Bounds { connections_max: 1, ..Bounds::default() };
-    let (_server, address, _) = started(bounds).await;
+async fn connection_beyond_the_bound_is_told_so_and_closed_until_another_ends() {
+    let (_server, address, _) = started(Bounds::of(1)).await;
     let (mut first, first_connection) = client1(address).await;
     first.send_request(request("/")).await.unwrap().collect().await.unwrap();
-    let (mut second, _second) = client1(address).await;
-    let waiting = tokio::spawn(async move { second.send_request(request("/")).await });
+    let mut answer = String::new();
+    TcpStream::connect(address).await.unwrap().read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
+    assert!(serde_json::from_str::<serde_json::Value>(body).unwrap()["error"].is_string());
     first.ready().await.unwrap();
     first.send_request(request("/")).await.unwrap().collect().await.unwrap();
-    assert!(!waiting.is_finished());
     drop(first);
     first_connection.await.unwrap().unwrap();
-    assert_eq!(waiting.await.unwrap().unwrap().status(), StatusCode::OK);
+    // The server notices the end on its own time.
+    while client1(address).await.0.send_request(request("/")).await.is_ok_and(|answer| answer.status() != 200) {}
+}
+
+#[tokio::test]
+async fn body_that_dawdles_is_given_up_and_the_connection_closed() {
+    let bounds = Bounds { body: Duration::from_millis(50), ..Bounds::default() };
+    let (_server, address, _) = started(bounds).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"POST /echo HTTP/1.1\r\nhost: n\r\ncontent-length: 9\r\n\r\nhalf").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("not there within 50ms"), "{answer}");
 }
 
 #[tokio::test]

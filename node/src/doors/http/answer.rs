@@ -1,5 +1,8 @@
 //! Answers in JSON.
 
+use std::error::Error;
+use std::io;
+
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::http::header::CONTENT_TYPE;
@@ -47,10 +50,22 @@ pub(super) async fn not_found(method: Method, uri: Uri) -> Response<Body> {
     )
 }
 
-/// The whole body, or the answer to one that is too long or broke off.
+/// Whether a body was given up because it took too long.
+fn is_late(rejection: &BytesRejection) -> bool {
+    let mut error: Option<&(dyn Error + 'static)> = Some(rejection);
+    while let Some(this) = error {
+        if this.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            return true;
+        }
+        error = this.source();
+    }
+    false
+}
+
+/// The whole body, or the answer to one that is too long, too slow, or broke off.
 pub(super) fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Box<Response<Body>>> {
     body.map_err(|rejection| {
-        let status = rejection.status();
+        let status = if is_late(&rejection) { StatusCode::REQUEST_TIMEOUT } else { rejection.status() };
         let text = match status {
             StatusCode::PAYLOAD_TOO_LARGE => "the body is too long; send less at once".to_owned(),
             _ => format!("the body cannot be read: {}", rejection.body_text()),
