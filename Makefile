@@ -10,7 +10,7 @@ SECONDS ?= 20
 
 TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
 
-.PHONY: help build run test simulate bench generate kubernetes-up kubernetes-down test-kubernetes verify fix
+.PHONY: help build run test test-faults simulate bench generate kubernetes-up kubernetes-down test-kubernetes verify fix
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -27,6 +27,9 @@ test: ## Everything: units, properties, the simulation, clusters of processes
 	$(CARGO) build --locked --package quorate-node
 	@echo "== testing; the simulation runs $(SEEDS) seeds"
 	SEEDS=$(SEEDS) FIRST=$(FIRST) $(CARGO) test --locked --workspace --no-fail-fast
+
+test-faults: ## Faults of clocks, networks, disks and doors; needs root and Debian packages, which it installs
+	CARGO="$(CARGO)" tests/faults.sh
 
 simulate: ## Only the simulation: make simulate SEEDS=1000 FIRST=5000
 	$(CARGO) run --locked --package quorate-tests --bin simulate -- --seeds $(SEEDS) --first $(FIRST)
@@ -61,6 +64,7 @@ bench: ## How fast it is, about 22 minutes; make bench RUNS=1 SECONDS=3 for a qu
 verify: ## Formatting, lints and documentation; writes nothing
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
+	$(CARGO) clippy --locked --package quorate-tests --test faults -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --workspace --no-deps
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --locked check; \
 	else echo "cargo-deny is not installed: licences and advisories (deny.toml) were not checked"; fi

@@ -116,6 +116,7 @@ pub struct Client {
     targets: Vec<SocketAddr>,
     current: usize,
     last: usize,
+    patience: Duration,
     sender: Option<SendRequest<Full<Bytes>>>,
 }
 
@@ -130,7 +131,14 @@ impl Client {
     #[must_use]
     pub fn across(targets: Vec<SocketAddr>, first: usize) -> Self {
         let current = first % targets.len();
-        Self { targets, current, last: current, sender: None }
+        Self { targets, current, last: current, patience: ANSWER_TIMEOUT, sender: None }
+    }
+
+    /// Waits longer, or less long, than 6 s for each answer.
+    #[must_use]
+    pub fn patient(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// The index of the target that the last request was for.
@@ -142,17 +150,17 @@ impl Client {
     /// Sends a request and reads the whole answer. A request that was surely not sent is tried once at each target.
     ///
     /// # Errors
-    /// There is no answer within 6 s, the connection broke, or no target took it.
+    /// There is no answer in time, the connection broke, or no target took it.
     pub async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Answer, Unanswered> {
         let mut reason = String::new();
         // Once more than there are targets: the first try may find a kept connection closed.
         for _ in 0..=self.targets.len() {
-            match tokio::time::timeout(ANSWER_TIMEOUT, self.try_send(&method, path, &body)).await {
+            match tokio::time::timeout(self.patience, self.try_send(&method, path, &body)).await {
                 Ok(Err(Unanswered::NotSent(why))) => reason = why,
                 Ok(result) => return result,
                 Err(_) => {
                     self.move_on();
-                    return Err(Unanswered::Unknown(format!("nothing within {ANSWER_TIMEOUT:?}")));
+                    return Err(Unanswered::Unknown(format!("nothing within {:?}", self.patience)));
                 }
             }
         }

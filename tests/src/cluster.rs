@@ -120,10 +120,21 @@ enum Wanted {
     None,
 }
 
+/// Where a node lives, when not on an address of the cluster's own.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its address there.
+    pub address: Ipv4Addr,
+    /// The command that runs another one there, with its arguments so far.
+    pub launcher: Vec<String>,
+}
+
 /// What a cluster is to be like.
 #[derive(Clone, Debug)]
 pub struct Plan {
     nodes: u8,
+    places: Vec<Place>,
+    launcher: Vec<String>,
     contacts: Option<u8>,
     turn: Wanted,
     settings: Vec<(String, String)>,
@@ -133,7 +144,7 @@ impl Plan {
     /// A cluster of `nodes` with the product's default settings, but no default policy and a short drain.
     #[must_use]
     pub fn of(nodes: u8) -> Self {
-        Self { nodes, contacts: None, turn: Wanted::Shared, settings: vec![] }
+        Self { nodes, places: vec![], launcher: vec![], contacts: None, turn: Wanted::Shared, settings: vec![] }
             .set("DEFAULT_LIMIT", "none")
             .set("DRAIN_DELAY", "200ms")
     }
@@ -150,6 +161,21 @@ impl Plan {
     #[must_use]
     pub fn contacts(mut self, contacts: u8) -> Self {
         self.contacts = Some(contacts);
+        self
+    }
+
+    /// The nodes live there, the first in the first place.
+    #[must_use]
+    pub fn at(mut self, places: Vec<Place>) -> Self {
+        assert_eq!(places.len(), usize::from(self.nodes), "a place for each node");
+        self.places = places;
+        self
+    }
+
+    /// Nodes are started by this command, which runs what is behind it.
+    #[must_use]
+    pub fn launched_by(mut self, words: &[&str]) -> Self {
+        self.launcher = words.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
@@ -176,12 +202,14 @@ impl Plan {
         };
         let subnet = Subnet::claim();
         let dir = tempfile::Builder::new().prefix("quorate-").tempdir().expect("a temporary folder");
+        let here = |host| Place { address: subnet.address(host), launcher: self.launcher.clone() };
+        let place = |host: u8| self.places.get(usize::from(host) - 1).cloned().unwrap_or_else(|| here(host));
         let contacts: Vec<_> = (1..=self.contacts.unwrap_or(self.nodes))
-            .map(|host| SocketAddr::from((subnet.address(host), GOSSIP_PORT)).to_string())
+            .map(|host| SocketAddr::from((place(host).address, GOSSIP_PORT)).to_string())
             .collect();
         let nodes = (1..=self.nodes)
             .map(|host| {
-                let node = Node::new(format!("node-{host}"), subnet.address(host), dir.path());
+                let node = Node::new(format!("node-{host}"), place(host), dir.path());
                 node.set("CLUSTERS", contacts.join(","));
                 for (name, value) in &self.settings {
                     node.set(name, value.replace("{dir}", &dir.path().display().to_string()));
@@ -284,6 +312,7 @@ impl Drop for Cluster {
 pub struct Node {
     name: String,
     address: Ipv4Addr,
+    launcher: Vec<String>,
     data_dir: PathBuf,
     log: PathBuf,
     settings: Mutex<Vec<(String, String)>>,
@@ -291,9 +320,9 @@ pub struct Node {
 }
 
 impl Node {
-    fn new(name: String, address: Ipv4Addr, dir: &Path) -> Self {
+    fn new(name: String, Place { address, launcher }: Place, dir: &Path) -> Self {
         let (data_dir, log) = (dir.join(&name), dir.join(format!("{name}.log")));
-        let node = Self { name, address, data_dir, log, settings: Mutex::default(), child: Mutex::default() };
+        let node = Self { name, address, launcher, data_dir, log, settings: Mutex::default(), child: Mutex::default() };
         node.set("NODE_ID", &*node.name);
         node.set("DATA_DIR", node.data_dir.display().to_string());
         for name in ["BIND_HOST", "ADMIN_HOST", "ADVERTISE_HOST"] {
@@ -366,7 +395,9 @@ impl Node {
     pub fn start(&self) {
         assert!(!self.is_running(), "{} runs already", self.name);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log).expect("the log opens");
-        let child = Command::new(binary())
+        let mut words = self.launcher.iter().map(Into::into).chain([binary().into_os_string()]);
+        let child = Command::new(words.next().expect("the binary, at least"))
+            .args(words)
             .env_clear()
             .envs(lock(&self.settings).iter().map(|(name, value)| (name, value)))
             .current_dir(self.log.parent().expect("the log lies in the cluster's folder"))
@@ -406,14 +437,32 @@ impl Node {
         .await;
     }
 
+    /// The id of its process. A launcher has become the node by the time the node answers.
+    ///
+    /// # Panics
+    /// Its process does not run.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        lock(&self.child).as_ref().unwrap_or_else(|| panic!("{} does not run", self.name)).id()
+    }
+
+    /// The bytes of memory that its process holds (`VmRSS`).
+    ///
+    /// # Panics
+    /// Its process does not run.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process_id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB") * 1024
+    }
+
     /// Sends a signal.
     ///
     /// # Panics
     /// Its process does not run.
     pub fn signal(&self, signal: Signal) {
-        let child = lock(&self.child);
-        let child = child.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name));
-        let pid = Pid::from_raw(child.id().cast_signed()).expect("a process has an id");
+        let pid = Pid::from_raw(self.process_id().cast_signed()).expect("a process has an id");
         kill_process(pid, signal).unwrap_or_else(|error| panic!("{signal:?} to {}: {error}", self.name));
     }
 

@@ -1,7 +1,8 @@
 //! Whole-system tests: what they share.
 //!
 //! [`cluster`] runs local clusters of the product's processes, [`client`] talks to them, [`load`] puts load on them.
-//! [`bench`] measures. [`dns`] is a name server whose answers a test changes. The tests themselves are in `tests/`.
+//! [`bench`] measures. [`dns`] is a name server whose answers a test changes, [`netns`] a network whose links it breaks. The
+//! tests themselves are in `tests/`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,5 +16,6 @@ pub mod client;
 pub mod cluster;
 pub mod dns;
 pub mod load;
+pub mod netns;
 pub mod simulation;
 pub mod storage_suite;

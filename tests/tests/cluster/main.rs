@@ -13,3 +13,5 @@ mod forerunner_a;
 mod founding;
 mod members;
 mod policies;
+mod stopped;
+mod windows;
