@@ -18,7 +18,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Response, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -31,6 +31,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::body_deadline::BodyDeadline;
+use super::http::{BODY_BYTES_MAX, too_long};
 
 /// The bounds of one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct Bounds {
     pub idle: Duration,
     /// How long a request's body may take.
     pub body: Duration,
+    /// A body that says it is longer is refused unread.
+    pub body_bytes_max: usize,
 }
 
 impl Bounds {
@@ -52,10 +55,10 @@ impl Bounds {
     /// Connections that the admin port takes.
     pub const ADMIN_CONNECTIONS_MAX: usize = 256;
 
-    /// The default bounds for so many connections.
+    /// The default bounds for so many connections and bodies of this length.
     #[must_use]
-    pub fn of(connections_max: usize) -> Self {
-        Self { connections_max, ..Self::default() }
+    pub fn of(connections_max: usize, body_bytes_max: usize) -> Self {
+        Self { connections_max, body_bytes_max, ..Self::default() }
     }
 }
 
@@ -66,6 +69,7 @@ impl Default for Bounds {
             first_head: Duration::from_secs(10),
             idle: Duration::from_mins(10),
             body: Duration::from_secs(10),
+            body_bytes_max: BODY_BYTES_MAX,
         }
     }
 }
@@ -238,12 +242,8 @@ async fn serve(
     bounds: Bounds,
 ) {
     let seen = Arc::new(Seen::default());
-    let service = Watched {
-        routes: TowerToHyperService::new(routes),
-        seen: Arc::clone(&seen),
-        phases: phases.clone(),
-        body: bounds.body,
-    };
+    let service =
+        Watched { routes: TowerToHyperService::new(routes), seen: Arc::clone(&seen), phases: phases.clone(), bounds };
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut too_slow = pin!(tokio::time::sleep(bounds.first_head));
     let mut is_timed = true;
@@ -277,7 +277,7 @@ struct Watched {
     routes: TowerToHyperService<Router>,
     seen: Arc<Seen>,
     phases: watch::Receiver<Phase>,
-    body: Duration,
+    bounds: Bounds,
 }
 
 impl Service<hyper::Request<Incoming>> for Watched {
@@ -290,7 +290,11 @@ impl Service<hyper::Request<Incoming>> for Watched {
         self.seen.request.store(true, Ordering::Relaxed);
         self.seen.http2.store(is_http2, Ordering::Relaxed);
         let (seen, phases) = (Arc::clone(&self.seen), self.phases.clone());
-        let answer = self.routes.call(request.map(|body| BodyDeadline::new(body, self.body)));
+        if request.body().size_hint().lower() > self.bounds.body_bytes_max as u64 {
+            // Unread, the body would be taken for the next request: hyper closes the connection.
+            return Box::pin(async { Ok(too_long()) });
+        }
+        let answer = self.routes.call(request.map(|body| BodyDeadline::new(body, self.bounds.body)));
         Box::pin(async move {
             let mut response = answer.await?;
             if *phases.borrow() >= Phase::Leaving {

@@ -14,7 +14,7 @@ use super::Failure;
 use crate::config::{Machine, ServeArgs, Settings};
 use crate::doors::connections::{Bounds, Server};
 use crate::doors::descriptors::connections_to_spare;
-use crate::doors::http::Doors;
+use crate::doors::http::{BODY_BYTES_MAX, Doors};
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::platform::Tokio;
@@ -59,8 +59,16 @@ pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
     let metrics = Arc::new(Metrics::new().map_err(|error| Failure::Failed(error.to_string()))?);
     let doors = Doors::new(Arc::clone(node), metrics, settings.rate_reset);
     let servers = [
-        Server::start(server, doors.data_routes(), Bounds::of(connections_to_spare(settings.connections_max))),
-        Server::start(admin, doors.admin_routes(), Bounds::of(Bounds::ADMIN_CONNECTIONS_MAX)),
+        Server::start(
+            server,
+            doors.data_routes(),
+            Bounds::of(connections_to_spare(settings.connections_max), BODY_BYTES_MAX),
+        ),
+        Server::start(
+            admin,
+            doors.admin_routes(),
+            Bounds::of(Bounds::ADMIN_CONNECTIONS_MAX, quorate_crds::SET_BYTES_MAX),
+        ),
     ];
     let ended = serve_until_asked(node, files, policies, signals).await;
     end(&settings, running, servers, ended).await

@@ -161,7 +161,7 @@ async fn connection_that_sends_no_head_is_closed() {
 
 #[tokio::test]
 async fn connection_beyond_the_bound_is_told_so_and_closed_until_another_ends() {
-    let (_server, address, _) = started(Bounds::of(1)).await;
+    let (_server, address, _) = started(Bounds { connections_max: 1, ..Bounds::default() }).await;
     let (mut first, first_connection) = client1(address).await;
     first.send_request(request("/")).await.unwrap().collect().await.unwrap();
     let mut answer = String::new();
@@ -187,6 +187,22 @@ async fn body_that_dawdles_is_given_up_and_the_connection_closed() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("not there within 50ms"), "{answer}");
+}
+
+#[tokio::test]
+async fn body_that_says_it_is_too_long_is_refused_before_it_comes() {
+    let (_server, address, _) = started(Bounds { body_bytes_max: 10, ..Bounds::default() }).await;
+    for (length, status) in [(10, "HTTP/1.1 200"), (11, "HTTP/1.1 413")] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("POST /echo HTTP/1.1\r\nhost: n\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        if length == 10 {
+            stream.write_all(&[b'x'; 10]).await.unwrap();
+        }
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(status), "{answer}");
+    }
 }
 
 #[tokio::test]

@@ -50,6 +50,11 @@ pub(super) async fn not_found(method: Method, uri: Uri) -> Response<Body> {
     )
 }
 
+/// The answer to a body that is too long.
+pub(crate) fn too_long() -> Response<Body> {
+    error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long; send less at once")
+}
+
 /// Whether a body was given up because it took too long.
 fn is_late(rejection: &BytesRejection) -> bool {
     let mut error: Option<&(dyn Error + 'static)> = Some(rejection);
@@ -67,7 +72,7 @@ pub(super) fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Box<Re
     body.map_err(|rejection| {
         let status = if is_late(&rejection) { StatusCode::REQUEST_TIMEOUT } else { rejection.status() };
         let text = match status {
-            StatusCode::PAYLOAD_TOO_LARGE => "the body is too long; send less at once".to_owned(),
+            StatusCode::PAYLOAD_TOO_LARGE => return Box::new(too_long()),
             _ => format!("the body cannot be read: {}", rejection.body_text()),
         };
         Box::new(error(status, text))

@@ -29,6 +29,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub(crate) use admin::conflict_text;
+pub(crate) use answer::too_long;
 
 /// How long a request waits for its decision.
 pub const DECISION_DEADLINE: Duration = Duration::from_secs(3);
