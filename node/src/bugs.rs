@@ -13,8 +13,8 @@ pub enum Bug {
     EmptyDiskOldId,
     /// A leader looks at its state without showing that it still leads.
     ReadWithoutBarrier,
-    /// A leader's clock goes on from its own stamps when they come into the log.
-    ClockFromOwnStamps,
+    /// Cluster time goes a hundredth faster than the clock of the machine.
+    ClockTooFast,
 }
 
 thread_local! {

@@ -53,6 +53,6 @@ fn a_leader_that_reads_without_showing_that_it_leads_is_caught() {
 }
 
 #[test]
-fn a_clock_that_goes_on_from_its_own_stamps_is_caught() {
-    assert_caught(Bug::ClockFromOwnStamps, 50);
+fn a_cluster_clock_that_is_too_fast_is_caught() {
+    assert_caught(Bug::ClockTooFast, 50);
 }

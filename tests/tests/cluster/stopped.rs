@@ -102,7 +102,7 @@ async fn stopped_and_continued(cluster: &Cluster, node: usize, who: &str) -> Dur
         Waiting::get(connections.by_ref().take(1), &format!("/rate/check?client_id={ledger}&consistency=local"));
     let judged = Waiting::post(connections, "/v1/check", &check_body(&[("client_id", &format!("changed-{who}"))], 2));
     pause(STOPPED_FOR.saturating_sub(stopped_at.elapsed())).await;
-    [&increments, &checks, &local, &judged].map(Waiting::assert_unanswered);
+    [&increments, &checks, &local, &judged].into_iter().for_each(Waiting::assert_unanswered);
     cluster.node(node).signal(Signal::CONT);
 
     for answer in increments.all().await {
