@@ -302,7 +302,7 @@ impl Run {
     async fn settle(&self) {
         let whole = self.world.eventually(REPLACED, |_| self.is_whole().then_some(())).await;
         if whole.is_err() && self.goes_on() {
-            let leader = self.world.leader().map(|leader| leader.node.status());
+            let leader = self.world.leader().map(|leader| leader.status());
             let what = format_args!("not every host became a member {REPLACED:?} after all was mended: {leader:?}");
             self.world.history().violated(what);
         }
