@@ -17,7 +17,7 @@ use std::time::Duration;
 use openraft_rt::Instant as _;
 use quorate_limits::ClusterTime;
 
-use crate::admission::IN_FLIGHT_MAX;
+use crate::admission::ENTRIES_IN_FLIGHT_MAX;
 use crate::platform::{Instant, Platform};
 use crate::sync::lock;
 
@@ -62,7 +62,7 @@ impl<P: Platform> ClusterClock<P> {
     pub fn stamp(&self) -> ClusterTime {
         let mut state = lock(&self.state);
         let stamp = state.now();
-        if state.made.len() == IN_FLIGHT_MAX {
+        if state.made.len() == ENTRIES_IN_FLIGHT_MAX {
             state.made.pop_front();
         }
         state.made.push_back(stamp);
