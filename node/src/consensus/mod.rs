@@ -322,7 +322,9 @@ impl<P: Platform> Consensus<P> {
             let others = metrics.replication.iter().flatten().filter(|(id, _)| **id != metrics.id);
             let matched = others.map(|(_, matched)| matched.as_ref().map(openraft::LogId::index)).min();
             let snapshot = metrics.snapshot.map(|snapshot| snapshot.index());
-            matched.map_or(snapshot, |matched| matched.min(snapshot))
+            let upto = matched.map_or(snapshot, |matched| matched.min(snapshot));
+            // While it is open who leads, it may be this node in a moment.
+            upto.filter(|_| metrics.current_leader.is_some_and(|id| id != metrics.id || metrics.replication.is_some()))
         };
         // The only error is that consensus has stopped, which `failed` reports.
         if let Some(upto) = upto {
