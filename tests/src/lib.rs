@@ -1,7 +1,7 @@
 //! Whole-system tests: what they share.
 //!
 //! [`cluster`] runs local clusters of the product's processes, [`client`] talks to them, [`load`] puts load on them.
-//! [`bench`] measures. [`dns`] is a name server whose answers a test changes, [`netns`] a network whose links it breaks. The
+//! [`mod@bench`] measures. [`dns`] is a name server whose answers a test changes, [`netns`] a network whose links it breaks. The
 //! tests themselves are in `tests/`.
 #![allow(
     clippy::unwrap_used,

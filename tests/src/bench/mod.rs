@@ -1,6 +1,6 @@
 //! How fast the built program is: `make bench`.
 //!
-//! Everything runs on one machine: three nodes, the load, and a bare server as the ceiling. [`rows`] says what is
+//! Everything runs on one machine: three nodes, the load, and a bare server as the ceiling. `rows` says what is
 //! measured. All rows take turns in each round, so that a machine that gets slower or faster meets all of them. A row is
 //! only reported when every single answer was as it should be; `docs/benchmarks.md` says how to read it.
 #![allow(
