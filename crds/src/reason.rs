@@ -190,7 +190,7 @@ reasons! {
         "Delete the pods that `status.nextSteps` names, one at a time, in that order.";
 
     // RateLimitCluster: not as it should be
-    NoLeader [Ready = False]:
+    NoLeader [Ready = False, Progressing = True]:
         "No node knows a leader; requests are answered as unavailable until there is one.",
         "An election takes about a second. If it lasts: see QuorumLost.";
     QuorumLost [Ready = False, QuorumHealthy = False, Degraded = True]:
@@ -208,13 +208,13 @@ reasons! {
     RolloutStalled [Degraded = True, Upgradeable = False]:
         "An operation took longer than `rollout.progressDeadline`.",
         "See `status.operation` and `status.nextSteps`. Putting the old spec back is safe: pods that never got ready are replaced first.";
-    ForeignClaims [Degraded = True]:
-        "Claims of another cluster of this name are there; their data would not fit, so no pod is started on them.",
-        "Delete those claims if their data is not needed, or create the cluster under another name.";
-    WrongMembership [Degraded = True]:
-        "A pod answers with the id of another cluster; it is left alone.",
-        "Find out which volume it was given. Delete the pod's claim only if that data is not needed.";
-    InvalidSpec [Degraded = True]:
+    ForeignClaims [Progressing = False, Degraded = True]:
+        "The claims hold the data of more than one cluster; nothing is touched.",
+        "Delete the claims whose data is not needed (annotation quorate.dev/cluster-id), or use another name.";
+    FounderLost [Progressing = True, Degraded = True]:
+        "The founding names a node whose disk is not there any more, and no node has data.",
+        "There is nothing left to save: delete the cluster with its claims, and create it again.";
+    InvalidSpec [Progressing = False, Degraded = True]:
         "The spec breaks a rule that the API server did not check.",
         "The message names the field and what to write.";
 

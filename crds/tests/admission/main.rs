@@ -142,3 +142,27 @@ fn samples_are_admitted() {
     }
     assert!(kinds.len() >= 2, "{kinds:?}");
 }
+
+#[test]
+fn policy_with_too_many_overrides_is_refused_by_both() {
+    let overrides = |count: usize| -> Vec<Value> {
+        (0..count)
+            .map(|i| json!({"match": [{"key": "k", "exact": format!("v{i}")}], "limits": [{"name": "a", "limit": 1}]}))
+            .collect()
+    };
+    let limit = json!({"name": "a", "algorithm": "FixedWindow", "limit": 1, "window": "1s"});
+    for (count, admitted) in [(256, true), (257, false)] {
+        let case = Case {
+            name: format!("{count} overrides"),
+            metadata_name: None,
+            spec: json!({"clusterRef": {"name": "edge"}, "limits": [limit], "overrides": overrides(count)}),
+            old: None,
+            refused: None,
+            refused_by_node: None,
+            because: None,
+        };
+        let object = case.object("QuotaPolicy", &case.spec);
+        assert_eq!(schema::refusals(&schema_of::<QuotaPolicy>(), &object, None).is_empty(), admitted, "{count}");
+        assert_eq!(parse_policy(object.to_string().as_bytes(), false).is_ok(), admitted, "{count}");
+    }
+}
