@@ -1,0 +1,468 @@
+//! What to do next: one operation at a time, and one step of it. Pure; the same view gives the same plan, so a crash
+//! anywhere only means to look and plan again. `tests/world.rs` walks every path through a small world with it.
+//!
+//! An operation is written to the status before its first step, and finished before another begins, whatever the spec
+//! says meanwhile. Only a step that takes a pod away can do harm, so each of them asks [`View::stands_without`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use quorate_crds::Reason;
+use quorate_crds::cluster::{RetentionPolicy, RolloutStrategy};
+use quorate_crds::cluster_status::NEXT_STEPS_MAX;
+
+use super::observed::{Founding, Membership, Observed, SeenMember, SeenPod};
+use super::validate::{Wanted, voters_of};
+
+mod found;
+
+/// The operation in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum InFlight {
+    /// The cluster is founded.
+    Found,
+    /// Pods are added; done when each is a healthy member.
+    ScaleUp,
+    /// The pod of this number leaves: as a voter, then as a pod.
+    ScaleDown(usize),
+    /// The pod of this number is made anew from the present template.
+    ReplacePod(usize),
+    /// The claim of this number is deleted; its member has left.
+    ReclaimClaim(usize),
+}
+
+/// One thing to do. Each can be done again without harm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Create the founding's `ConfigMap`, which wins only once.
+    RecordFounding(Founding),
+    /// `POST /v1/cluster/bootstrap` with these members, id to pod, to this pod.
+    Bootstrap {
+        /// The pod to ask; the same each time.
+        pod: usize,
+        /// All of the founding's members.
+        members: BTreeMap<u64, String>,
+    },
+    /// Note on this claim whose data is on it.
+    MarkClaim {
+        /// Its number.
+        claim: usize,
+        /// The cluster's id.
+        cluster: String,
+    },
+    /// `PUT /v1/cluster/members/{id}/decommission`, to the leader. The node stays out until it is started anew.
+    Decommission {
+        /// The member's id.
+        id: u64,
+    },
+    /// Evict this pod, which respects the disruption budget.
+    Evict {
+        /// Its number.
+        pod: usize,
+        /// Its uid; another pod of that name is not meant.
+        uid: String,
+    },
+    /// Delete this pod, which is not ready and whose member nobody hears.
+    DeletePod {
+        /// Its number.
+        pod: usize,
+        /// Its uid.
+        uid: String,
+    },
+    /// Delete this claim.
+    DeleteClaim {
+        /// Its number.
+        claim: usize,
+        /// Its uid.
+        uid: String,
+    },
+    /// Let the `RateLimitCluster` go; its objects go with it.
+    RemoveFinalizer,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RecordFounding(_) => f.write_str("record the founding"),
+            Self::Bootstrap { members, .. } => write!(f, "found the cluster with {} nodes", members.len()),
+            Self::MarkClaim { claim, .. } => write!(f, "note on claim {claim} whose data it has"),
+            Self::Decommission { id } => write!(f, "decommission member {id:016x}"),
+            Self::Evict { pod, .. } => write!(f, "evict pod {pod}"),
+            Self::DeletePod { pod, .. } => write!(f, "delete pod {pod}, which is not ready"),
+            Self::DeleteClaim { claim, .. } => write!(f, "delete claim {claim}"),
+            Self::RemoveFinalizer => f.write_str("let the cluster go"),
+        }
+    }
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Bring the cluster's objects about with this many pods; `None`: leave them as they are.
+    pub pods: Option<usize>,
+    /// The operation in flight from now on. If it differs from the one seen it is written down before anything is done.
+    pub operation: Option<InFlight>,
+    /// The step to do now, after the objects.
+    pub step: Option<Step>,
+    /// Why it is so.
+    pub reason: Reason,
+    /// What is waited for, and where to look; empty while things move, and when nothing is left to do.
+    pub waits_for: String,
+    /// What comes after, first to last, for people.
+    pub next_steps: Vec<String>,
+}
+
+impl Plan {
+    fn of(operation: Option<InFlight>, pods: usize, reason: Reason) -> Self {
+        Self { pods: Some(pods), operation, step: None, reason, waits_for: String::new(), next_steps: Vec::new() }
+    }
+
+    fn step(mut self, step: Step) -> Self {
+        self.step = Some(step);
+        self
+    }
+
+    fn waiting(mut self, reason: Reason, what: impl Into<String>) -> Self {
+        self.reason = reason;
+        self.waits_for = what.into();
+        self
+    }
+
+    /// Nothing is touched, the objects neither.
+    fn hands_off(operation: Option<InFlight>, reason: Reason) -> Self {
+        Self { pods: None, ..Self::of(operation, 0, reason) }
+    }
+}
+
+/// The next operation and step. `template` is the name of the template that pods should be made from
+/// ([`super::build::template_name`]).
+#[must_use]
+pub fn plan(wanted: &Wanted, template: &str, seen: &Observed) -> Plan {
+    let view = View { wanted, template, seen };
+    let mut plan = if wanted.deleting {
+        view.delete()
+    } else if wanted.spec.paused {
+        Plan::hands_off(seen.operation, Reason::Paused)
+    } else {
+        view.found().unwrap_or_else(|| view.run())
+    };
+    plan.next_steps = view.outlook(&plan);
+    plan
+}
+
+/// What both sides look like, with the questions that the stages ask.
+struct View<'a> {
+    wanted: &'a Wanted,
+    template: &'a str,
+    seen: &'a Observed,
+}
+
+impl View<'_> {
+    /// The cluster goes: its claims first if they are to go, then its name; the rest is owned by it.
+    fn delete(&self) -> Plan {
+        let plan = Plan::hands_off(None, Reason::Deleting);
+        let doomed = self.wanted.spec.storage.retention.on_delete == RetentionPolicy::Delete;
+        match self.seen.claims.iter().find(|(_, claim)| doomed && !claim.terminating) {
+            Some((&claim, seen)) => plan.step(Step::DeleteClaim { claim, uid: seen.uid.clone() }),
+            None => plan.step(Step::RemoveFinalizer),
+        }
+    }
+
+    /// Once founded: goes on with the operation in flight, else begins what is most pressing.
+    fn run(&self) -> Plan {
+        let begun = self.seen.operation.and_then(|operation| self.go_on(operation));
+        begun.or_else(|| self.tidy()).or_else(|| self.scale()).or_else(|| self.roll()).unwrap_or_else(|| self.steady())
+    }
+
+    /// The plan for an operation in flight; `None` once it is done.
+    fn go_on(&self, operation: InFlight) -> Option<Plan> {
+        match operation {
+            InFlight::Found => None,
+            InFlight::ScaleUp => self.scale_up(),
+            InFlight::ScaleDown(pod) => self.scale_down(pod),
+            InFlight::ReplacePod(pod) => self.replace(pod),
+            InFlight::ReclaimClaim(claim) => self.reclaim(claim),
+        }
+    }
+
+    /// The pods that there are to be as long as nothing shrinks: those there are, those wanted, and the voters'. Somebody
+    /// who scaled the `StatefulSet` down by hand takes voters away, so they are put back; somebody who scaled it up is
+    /// undone the long way, by scaling down. A voter whose pod is gone is only needed back when there is no leader: else it
+    /// is one to take out.
+    fn pods(&self) -> usize {
+        let led = self.seen.membership.is_some();
+        let needed = self.seen.voters.iter().filter(|ordinal| !led || self.seen.pods.contains_key(ordinal));
+        let voters = needed.max().map_or(0, |ordinal| ordinal + 1);
+        self.seen.replicas.unwrap_or(0).max(self.wanted.replicas).max(voters)
+    }
+
+    /// What needs no operation, or nobody waits for.
+    fn tidy(&self) -> Option<Plan> {
+        let steady = Plan::of(None, self.pods(), Reason::Steady);
+        let cluster = self.seen.cluster_id()?;
+        let unmarked = self.seen.claims.iter().find(|(ordinal, claim)| {
+            let pod = self.seen.pods.get(ordinal);
+            let node = pod.and_then(|pod| pod.node.as_ref()).and_then(|node| node.cluster.as_deref());
+            claim.cluster.is_none() && !claim.terminating && node == Some(cluster)
+        });
+        if let Some((&claim, _)) = unmarked {
+            return Some(steady.step(Step::MarkClaim { claim, cluster: cluster.to_owned() }));
+        }
+        // A member whose pod will not come back: a node that joined again while its pod was going, say.
+        let pods = self.pods();
+        let mut members = self.seen.membership.iter().flat_map(|membership| &membership.members);
+        let homeless = members.find(|member| {
+            self.wanted
+                .names
+                .ordinal_of_pod(&member.name)
+                .is_none_or(|ordinal| ordinal >= pods && !self.seen.pods.contains_key(&ordinal))
+        });
+        if let Some(member) = homeless {
+            return Some(steady.step(Step::Decommission { id: member.id }));
+        }
+        let stray = self.seen.claims.keys().copied().find(|claim| self.may_reclaim(*claim))?;
+        self.reclaim(stray)
+    }
+
+    /// Grows or shrinks to what is wanted.
+    fn scale(&self) -> Option<Plan> {
+        let (now, wanted) = (self.seen.replicas.unwrap_or(0), self.wanted.replicas);
+        if now > wanted {
+            self.scale_down(now - 1)
+        } else if now < wanted {
+            self.scale_up()
+        } else {
+            None
+        }
+    }
+
+    /// Done when every pod is a healthy member, and as many vote as should; dropped when fewer are wanted by then.
+    fn scale_up(&self) -> Option<Plan> {
+        if self.seen.replicas == Some(self.pods()) && self.pods() > self.wanted.replicas {
+            return None;
+        }
+        let plan = Plan::of(Some(InFlight::ScaleUp), self.pods(), Reason::ScalingUp);
+        if self.seen.replicas != Some(self.pods()) {
+            return Some(plan);
+        }
+        if let Some(pod) = (0..self.pods()).find(|pod| !self.is_healthy(*pod)) {
+            return Some(self.waits_for_pod(plan, pod));
+        }
+        let voters = self.seen.membership.as_ref().map_or(0, |membership| membership.voters().count());
+        let due = voters_of(self.pods());
+        (voters < due).then(|| plan.waiting(Reason::WaitingForMembers, format!("{voters} of {due} voters")))
+    }
+
+    /// Out of the voters first, then the pod. Done when the pod is gone: with two on their way out, a node that joined
+    /// again meanwhile could cost the majority. What is left of the member is tidied up.
+    fn scale_down(&self, pod: usize) -> Option<Plan> {
+        let now = self.seen.replicas.unwrap_or(0);
+        if now < self.pods() {
+            return None;
+        }
+        if let Some(&going) = self.seen.pods.keys().find(|ordinal| **ordinal >= now) {
+            let plan = Plan::of(Some(InFlight::ScaleDown(going)), now, Reason::ScalingDown);
+            return Some(plan.waiting(Reason::WaitingForPods, format!("pod {} to end", self.wanted.names.pod(going))));
+        }
+        // Not the last pod any more: it is done, or somebody scaled the `StatefulSet` by hand.
+        if pod + 1 != now || pod == 0 {
+            return None;
+        }
+        let plan = Plan::of(Some(InFlight::ScaleDown(pod)), now, Reason::ScalingDown);
+        let Some(membership) = &self.seen.membership else {
+            return Some(plan.waiting(Reason::NoLeader, "a leader"));
+        };
+        let name = self.wanted.names.pod(pod);
+        let mut own = membership.members.iter().filter(|member| member.name == name);
+        if let Some(voter) = own.clone().find(|member| member.voter) {
+            return Some(plan.step(Step::Decommission { id: voter.id }));
+        }
+        // A learner goes with its pod; told before, it need not be waited for.
+        let told = own.next().map(|member| Step::Decommission { id: member.id });
+        Some(Plan { pods: Some(pod), step: told, ..plan })
+    }
+
+    /// Replaces pods that were made from another template: the sick first, then learners, voters, the leader.
+    fn roll(&self) -> Option<Plan> {
+        let order = self.rollout_order();
+        let first = *order.first()?;
+        if self.wanted.spec.rollout.strategy == RolloutStrategy::Manual {
+            let plan = Plan::of(None, self.pods(), Reason::RollingOut);
+            let what = format!("pod {} to be deleted by hand", self.wanted.names.pod(first));
+            return Some(plan.waiting(Reason::WaitingForPerson, what));
+        }
+        self.replace(first)
+    }
+
+    /// The pods to replace, in their order.
+    fn rollout_order(&self) -> Vec<usize> {
+        let leader = self.seen.membership.as_ref().map(|membership| membership.leader);
+        let stale = self.seen.pods.iter().filter(|(_, pod)| pod.template != self.template);
+        let mut order: Vec<_> = stale
+            .map(|(&ordinal, pod)| {
+                let id = pod.node.as_ref().map(|node| node.id);
+                let rank = if !self.is_healthy(ordinal) {
+                    0
+                } else if !self.voters_of_pod(ordinal).any(|_| true) {
+                    1
+                } else if id.is_none() || id != leader {
+                    2
+                } else {
+                    3
+                };
+                (rank, usize::MAX - ordinal, ordinal)
+            })
+            .collect();
+        order.sort_unstable();
+        order.into_iter().map(|(_, _, ordinal)| ordinal).collect()
+    }
+
+    /// Done when the pod is there, made from the present template, and a healthy member. So a template that does not run
+    /// stops at its first pod.
+    fn replace(&self, ordinal: usize) -> Option<Plan> {
+        if ordinal >= self.pods() {
+            return None;
+        }
+        let plan = Plan::of(Some(InFlight::ReplacePod(ordinal)), self.pods(), Reason::RollingOut);
+        let Some(pod) = self.seen.pods.get(&ordinal).filter(|pod| !pod.terminating) else {
+            return Some(self.waits_for_pod(plan, ordinal));
+        };
+        if pod.template == self.template {
+            return (!self.is_healthy(ordinal)).then(|| self.waits_for_pod(plan, ordinal));
+        }
+        if self.is_stuck(ordinal) {
+            return Some(plan.step(Step::DeletePod { pod: ordinal, uid: pod.uid.clone() }));
+        }
+        // The others first: a pod that is on its way back, or was never there, leaves no room for another to go.
+        if let Some(other) = (0..self.pods()).find(|other| *other != ordinal && !self.is_healthy(*other)) {
+            return Some(self.waits_for_pod(plan, other));
+        }
+        if !self.stands_without(ordinal) {
+            let what = "enough healthy voters to do without one".to_owned();
+            return Some(plan.waiting(Reason::WaitingForQuorum, what));
+        }
+        Some(plan.step(Step::Evict { pod: ordinal, uid: pod.uid.clone() }))
+    }
+
+    /// A pod that does not get better by waiting, and by whose end nobody loses anything: not ready, its members unheard,
+    /// and made from another template (a `StatefulSet` would keep it for ever, kubernetes#67250) or wanted back after it
+    /// was told to leave.
+    fn is_stuck(&self, ordinal: usize) -> bool {
+        self.seen.pods.get(&ordinal).filter(|pod| !pod.ready && !pod.terminating).is_some_and(|pod| {
+            let automatic = self.wanted.spec.rollout.strategy == RolloutStrategy::Automatic;
+            let retired = pod.node.as_ref().is_some_and(|node| node.retired);
+            let stale = automatic && pod.template != self.template;
+            (stale || retired && ordinal < self.wanted.replicas) && self.is_silent(ordinal, pod)
+        })
+    }
+
+    /// Nobody hears its members. Without a leader to say so, its node does not even answer.
+    fn is_silent(&self, ordinal: usize, pod: &SeenPod) -> bool {
+        let name = self.wanted.names.pod(ordinal);
+        match &self.seen.membership {
+            Some(membership) => !membership.members.iter().any(|member| member.name == name && member.reachable),
+            None => pod.node.is_none(),
+        }
+    }
+
+    /// Done when the claim is gone; dropped when it must not go any more.
+    fn reclaim(&self, claim: usize) -> Option<Plan> {
+        let plan = Plan::of(Some(InFlight::ReclaimClaim(claim)), self.pods(), Reason::ReclaimingStorage);
+        let seen = self.seen.claims.get(&claim).filter(|_| self.may_reclaim(claim))?;
+        Some(if seen.terminating {
+            plan.waiting(Reason::ReclaimingStorage, format!("claim {} to go", self.wanted.names.claim(claim)))
+        } else {
+            plan.step(Step::DeleteClaim { claim, uid: seen.uid.clone() })
+        })
+    }
+
+    /// Only when nobody needs it: beyond all pods, without a pod, without a member, known to be this cluster's, and meant
+    /// to go.
+    fn may_reclaim(&self, claim: usize) -> bool {
+        let name = self.wanted.names.pod(claim);
+        self.wanted.spec.storage.retention.on_scale_down == RetentionPolicy::Delete
+            && claim >= self.pods()
+            && !self.seen.pods.contains_key(&claim)
+            && self.seen.membership.as_ref().is_some_and(|m| m.members.iter().all(|member| member.name != name))
+            && self.seen.cluster_id().is_some()
+            && self.seen.claims.get(&claim).is_some_and(|seen| seen.cluster.as_deref() == self.seen.cluster_id())
+    }
+
+    /// Nothing to do, but perhaps something to tell.
+    fn steady(&self) -> Plan {
+        let plan = Plan::of(None, self.pods(), Reason::Steady);
+        if self.seen.membership.is_none() {
+            return plan.waiting(Reason::NoLeader, "a leader");
+        }
+        match (0..self.pods()).find(|pod| !self.is_healthy(*pod)) {
+            Some(pod) => self.waits_for_pod(plan, pod),
+            None => plan,
+        }
+    }
+
+    /// Waits for this pod, unless one that is stuck can be freed meanwhile.
+    fn waits_for_pod(&self, plan: Plan, ordinal: usize) -> Plan {
+        if let Some((&pod, seen)) = self.seen.pods.iter().find(|(pod, _)| self.is_stuck(**pod)) {
+            return plan.step(Step::DeletePod { pod, uid: seen.uid.clone() });
+        }
+        let name = self.wanted.names.pod(ordinal);
+        match self.seen.pods.get(&ordinal) {
+            Some(pod) if pod.terminating => plan.waiting(Reason::WaitingForPods, format!("pod {name} to end")),
+            Some(pod) if pod.node.is_some() => {
+                plan.waiting(Reason::WaitingForMembers, format!("pod {name} to be a healthy member"))
+            }
+            Some(_) => plan.waiting(Reason::WaitingForPods, format!("pod {name} to start")),
+            None => plan.waiting(Reason::WaitingForPods, format!("pod {name} to be created")),
+        }
+    }
+
+    /// The pod is ready, and its node is a member that can decide.
+    fn is_healthy(&self, ordinal: usize) -> bool {
+        let Some(pod) = self.seen.pods.get(&ordinal).filter(|pod| pod.ready && !pod.terminating) else { return false };
+        let (Some(node), Some(membership)) = (&pod.node, &self.seen.membership) else { return false };
+        membership.member(node.id).is_some_and(SeenMember::healthy)
+    }
+
+    /// The voters that go when this pod goes: its node's, and any that bears its name.
+    fn voters_of_pod(&self, ordinal: usize) -> impl Iterator<Item = u64> {
+        let name = self.wanted.names.pod(ordinal);
+        let node = self.seen.pods.get(&ordinal).and_then(|pod| pod.node.as_ref()).map(|node| node.id);
+        let voters = self.seen.membership.iter().flat_map(Membership::voters);
+        voters.filter(move |member| member.name == name || Some(member.id) == node).map(|member| member.id)
+    }
+
+    /// Whether the voters keep a healthy majority without this pod. A single voter has none to keep: its cluster is away
+    /// for as long as its pod is, and whoever wanted one replica wanted that.
+    fn stands_without(&self, ordinal: usize) -> bool {
+        let Some(membership) = &self.seen.membership else { return false };
+        let voters = membership.voters().count();
+        if voters == 1 && self.wanted.voters() == 1 {
+            return true;
+        }
+        let gone: BTreeSet<u64> = self.voters_of_pod(ordinal).collect();
+        let left = membership.voters().filter(|member| member.healthy() && !gone.contains(&member.id)).count();
+        left > voters / 2
+    }
+
+    /// What is to come after this plan, for people.
+    fn outlook(&self, plan: &Plan) -> Vec<String> {
+        let names = &self.wanted.names;
+        let mut steps: Vec<String> = plan.step.iter().map(ToString::to_string).collect();
+        if self.wanted.deleting || self.wanted.spec.paused {
+            return steps;
+        }
+        let (now, wanted) = (plan.pods.or(self.seen.replicas).unwrap_or(0), self.wanted.replicas);
+        steps.extend((wanted..now).rev().map(|pod| format!("take out pod {}", names.pod(pod))));
+        if self.seen.replicas.is_some_and(|replicas| replicas < now) {
+            steps.push(format!("go to {now} pods"));
+        }
+        let doing = |pod: &usize| matches!(&plan.step, Some(Step::Evict { pod: own, .. } | Step::DeletePod { pod: own, .. }) if own == pod);
+        let stale = self.rollout_order().into_iter().filter(|pod| *pod < wanted && !doing(pod));
+        steps.extend(stale.map(|pod| format!("replace pod {}", names.pod(pod))));
+        steps.truncate(NEXT_STEPS_MAX);
+        steps
+    }
+}
+
+#[cfg(test)]
+mod tests;
