@@ -226,11 +226,11 @@ impl View<'_> {
 
     /// Grows or shrinks to what is wanted.
     fn scale(&self) -> Option<Plan> {
-        let (now, wanted) = (self.seen.replicas.unwrap_or(0), self.wanted.replicas);
-        if now > wanted {
-            self.scale_down(now - 1)
-        } else if now < wanted {
+        let now = self.seen.replicas.unwrap_or(0);
+        if now < self.pods() {
             self.scale_up()
+        } else if now > self.wanted.replicas {
+            self.scale_down(now - 1)
         } else {
             None
         }
