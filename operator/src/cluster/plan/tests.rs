@@ -79,12 +79,12 @@ fn member(seen: &mut Observed, ordinal: usize) -> &mut SeenMember {
     &mut seen.membership.as_mut().unwrap().members[ordinal]
 }
 
-fn evict(ordinal: usize) -> Option<Step> {
-    Some(Step::Evict { pod: ordinal, uid: format!("uid-{ordinal}") })
+fn evict(ordinal: usize) -> Step {
+    Step::Evict { pod: ordinal, uid: format!("uid-{ordinal}") }
 }
 
-fn delete(ordinal: usize) -> Option<Step> {
-    Some(Step::DeletePod { pod: ordinal, uid: format!("uid-{ordinal}") })
+fn delete(ordinal: usize) -> Step {
+    Step::DeletePod { pod: ordinal, uid: format!("uid-{ordinal}") }
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn rollout_takes_learners_before_voters() {
     for ordinal in 0..9 {
         member(&mut seen, ordinal).voter = ordinal >= 4;
     }
-    assert_eq!(plan(&nine, NEW, &seen).step, evict(3));
+    assert_eq!(plan(&nine, NEW, &seen).step, Some(evict(3)));
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn rollout_takes_a_sick_pod_first_without_asking_the_quorum() {
     let down = member(&mut seen, 0);
     (down.reachable, down.caught_up) = (false, false);
     seen.membership.as_mut().unwrap().leader = 17;
-    assert_eq!(plan(&three(), NEW, &seen).step, delete(0));
+    assert_eq!(plan(&three(), NEW, &seen).step, Some(delete(0)));
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn rollout_waits_for_the_pod_that_it_replaced() {
     member(&mut seen, 2).caught_up = false;
     assert_eq!(plan(&three(), NEW, &seen).step, None, "a member that lags is not back");
     member(&mut seen, 2).caught_up = true;
-    assert_eq!(plan(&three(), NEW, &seen).step, evict(1));
+    assert_eq!(plan(&three(), NEW, &seen).step, Some(evict(1)));
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn rollout_that_does_not_run_stops_at_its_first_pod_and_the_spec_put_back_frees_
     let down = member(&mut seen, 2);
     (down.reachable, down.caught_up) = (false, false);
     assert_eq!(plan(&three(), NEW, &seen).step, None);
-    assert_eq!(plan(&three(), OLD, &seen).step, delete(2));
+    assert_eq!(plan(&three(), OLD, &seen).step, Some(delete(2)));
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn rollout_without_a_leader_takes_nothing_that_answers() {
     pod(&mut seen, 1).ready = false;
     assert_eq!(plan(&three(), NEW, &seen).step, None);
     pod(&mut seen, 1).node = None;
-    assert_eq!(plan(&three(), NEW, &seen).step, delete(1));
+    assert_eq!(plan(&three(), NEW, &seen).step, Some(delete(1)));
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn manual_rollout_names_the_pod_and_touches_none() {
 
 #[test]
 fn single_pod_is_replaced_though_nobody_stands_in() {
-    assert_eq!(plan(&wanted(&json!({"replicas": 1})), NEW, &running(1, OLD)).step, evict(0));
+    assert_eq!(plan(&wanted(&json!({"replicas": 1})), NEW, &running(1, OLD)).step, Some(evict(0)));
 }
 
 #[test]
@@ -381,5 +381,5 @@ fn retired_pod_that_is_wanted_back_is_started_anew() {
     *retired.node.as_mut().unwrap() = SeenNode { id: 99, cluster: None, retired: true };
     seen.membership.as_mut().unwrap().members.truncate(2);
     seen.voters = (0..1).collect();
-    assert_eq!(plan(&three(), NEW, &seen).step, delete(2));
+    assert_eq!(plan(&three(), NEW, &seen).step, Some(delete(2)));
 }
