@@ -2,7 +2,7 @@
 //!
 //! 1. `observe` reads everything there is (client; to come) and [`observed`] makes the planner's view of it;
 //! 2. [`validate`] makes [`Wanted`] of the spec, or says what is wrong with it;
-//! 3. [`plan`] compares the two: one operation at a time, and its next [`Step`];
+//! 3. [`mod@plan`] compares the two: one operation at a time, and its next [`Step`];
 //! 4. [`build`] makes the objects of the cluster's present size; it cannot fail;
 //! 5. `apply` brings objects and step about, and `status` tells of them (client; to come).
 //!

@@ -1,8 +1,9 @@
 //! What to do next: one operation at a time, and one step of it. Pure; the same view gives the same plan, so a crash
-//! anywhere only means to look and plan again. `tests/world.rs` walks every path through a small world with it.
+//! anywhere only means to look and plan again. `tests/world` walks every path through a small world with it.
 //!
 //! An operation is written to the status before its first step, and finished before another begins, whatever the spec
-//! says meanwhile. Only a step that takes a pod away can do harm, so each of them asks [`View::stands_without`].
+//! says meanwhile. Only a step that takes a pod away can do harm, so each of them asks whether the cluster stands without
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
