@@ -72,7 +72,7 @@ pub struct SeenNode {
     pub id: u64,
     /// The cluster it belongs to; `None` on an empty disk.
     pub cluster: Option<String>,
-    /// It was told to leave, and stays out until it is started anew.
+    /// It belonged to the cluster and is no member any more: it was told to leave, and stays out until it is started anew.
     pub retired: bool,
 }
 
@@ -150,15 +150,16 @@ impl Observed {
     #[must_use]
     pub fn new(names: &Names, read: &Read<'_>) -> Self {
         let answers: BTreeMap<&str, &ClusterAnswer> = read.answers.iter().copied().collect();
-        let pods = read.pods.iter().filter_map(|pod| {
+        let membership = membership(read.answers);
+        let seen_pod = |pod: &Pod| {
             let name = pod.metadata.name.as_deref()?;
-            Some((names.ordinal_of_pod(name)?, seen_pod(pod, answers.get(name).copied())))
-        });
+            Some((names.ordinal_of_pod(name)?, seen_pod(pod, answers.get(name).copied(), membership.as_ref())))
+        };
+        let pods = read.pods.iter().filter_map(seen_pod).collect();
         let claims = read
             .claims
             .iter()
             .filter_map(|claim| Some((names.ordinal_of_claim(claim.metadata.name.as_deref()?)?, seen_claim(claim))));
-        let membership = membership(read.answers);
         let told = read.answers.iter().flat_map(|(_, answer)| &answer.members);
         let told = told.filter(|member| member.role == Role::Voter).map(|member| member.name.as_str());
         let voters: BTreeSet<usize> = match &membership {
@@ -170,7 +171,7 @@ impl Observed {
                 // Kubernetes' own default.
                 set.spec.replicas.map_or(1, |n| usize::try_from(n).unwrap_or(0))
             }),
-            pods: pods.collect(),
+            pods,
             claims: claims.collect(),
             founding: read.founding.map(founding),
             membership,
@@ -186,7 +187,7 @@ impl Observed {
     }
 }
 
-fn seen_pod(pod: &Pod, answer: Option<&ClusterAnswer>) -> SeenPod {
+fn seen_pod(pod: &Pod, answer: Option<&ClusterAnswer>, membership: Option<&Membership>) -> SeenPod {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     SeenPod {
         uid: pod.metadata.uid.clone().unwrap_or_default(),
@@ -196,8 +197,8 @@ fn seen_pod(pod: &Pod, answer: Option<&ClusterAnswer>) -> SeenPod {
         node: answer.map(|answer| SeenNode {
             id: answer.node.0,
             cluster: Some(answer.cluster_id.clone()).filter(|id| !id.is_empty()),
-            // Nodes do not tell it yet: today's stop when they have left, and are started anew by Kubernetes.
-            retired: false,
+            retired: membership
+                .is_some_and(|known| !answer.cluster_id.is_empty() && known.member(answer.node.0).is_none()),
         }),
     }
 }

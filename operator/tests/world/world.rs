@@ -190,14 +190,14 @@ impl World {
             let disk = self.disks[ordinal].filter(|_| pod.up)?;
             Some(SeenNode {
                 id: id(ordinal, disk.generation),
-                cluster: disk.joined.then(|| CLUSTER.to_owned()),
+                cluster: (disk.joined || disk.retired).then(|| CLUSTER.to_owned()),
                 retired: disk.retired,
             })
         };
         let pods = self.pods.iter().enumerate().filter_map(|(ordinal, pod)| {
             let pod = pod.as_ref()?;
             let node = node(ordinal, pod);
-            let ready = node.as_ref().is_some_and(|node| node.cluster.is_some());
+            let ready = node.as_ref().is_some_and(|node| node.cluster.is_some() && !node.retired);
             let uid = "u".to_owned();
             Some((ordinal, SeenPod { uid, template: pod.template.to_string(), ready, terminating: false, node }))
         });

@@ -165,6 +165,7 @@ fn environment(wanted: &Wanted) -> Vec<EnvVar> {
         ("LOG_FORMAT", "json".to_owned()),
         ("RAFT_PORT", RAFT_PORT.to_string()),
         ("RATE_RESET", "false".to_owned()),
+        ("REPLACE_LOST_DISK_AFTER", wanted.spec.recovery.replace_lost_disk_after.to_string()),
         ("SERVER_PORT", HTTP_PORT.to_string()),
     ];
     let settings = settings.map(|(name, value)| EnvVar { name: name.to_owned(), value: Some(value), value_from: None });

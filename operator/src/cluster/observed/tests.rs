@@ -97,3 +97,20 @@ fn founding_that_cannot_be_read_is_not_taken_for_none() {
     let map: ConfigMap = read(json!({"data": {"adopted": "c1"}}));
     assert_eq!(founding(&map), Founding::Adopted("c1".to_owned()));
 }
+
+#[test]
+fn node_of_the_cluster_that_is_no_member_any_more_is_retired() {
+    let (leader, gone) = (answer("10", Some("10"), 7), answer("99", None, 7));
+    let pods: Vec<Pod> = vec![read(json!({"metadata": {"name": "edge-2", "uid": "p2"}}))];
+    let names = Names::new("edge");
+    let retired = |answers: &[(&str, &ClusterAnswer)]| {
+        let seen = Observed::new(&names, &Read { pods: &pods, answers, ..Read::default() });
+        seen.pods[&2].node.as_ref().unwrap().retired
+    };
+    assert!(retired(&[("edge-0", &leader), ("edge-2", &gone)]));
+    assert!(!retired(&[("edge-2", &gone)]), "without a leader nobody knows");
+    let fresh = ClusterAnswer { cluster_id: String::new(), ..gone.clone() };
+    assert!(!retired(&[("edge-0", &leader), ("edge-2", &fresh)]), "it is about to join");
+    let learner = answer("12", None, 7);
+    assert!(!retired(&[("edge-0", &leader), ("edge-2", &learner)]));
+}
