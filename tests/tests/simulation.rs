@@ -49,7 +49,7 @@ fn a_voter_on_an_empty_disk_under_its_old_id_is_caught() {
 
 #[test]
 fn a_leader_that_reads_without_showing_that_it_leads_is_caught() {
-    assert_caught(Bug::ReadWithoutBarrier, 50);
+    assert_caught(Bug::ReadWithoutBarrier, 500);
 }
 
 #[test]
