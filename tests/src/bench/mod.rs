@@ -240,7 +240,8 @@ fn write_down(options: Options, figures: &[Figure]) -> Result<(), String> {
     let text = std::fs::read_to_string(&page).map_err(|error| format!("{}: {error}", page.display()))?;
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let method = format!(
-        "Median of {} runs of {} s each, on {cores} cores shared by the nodes and the load, {} connections to each node.\n\n",
+        "Median of {} runs of {} s each, on {cores} cores shared by the nodes and the load, {} connections to each node.\n\n\
+         ![Decisions a second, and milliseconds to an answer](benchmarks.svg)\n\n",
         options.runs,
         options.seconds,
         wrk::CONNECTIONS
