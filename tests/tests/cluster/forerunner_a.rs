@@ -261,6 +261,8 @@ async fn forerunner_a_replica_judges_by_its_own_clock_when_it_replays() {
             .await;
         }
     }
+    // All see that the window has ended, the leader too: an entry now says so to whoever replays the log.
+    assert_eq!(cluster.node(1).client().increment("other").await, Outcome::Admitted);
     // Replayed by its own clock, the three would fill a window that starts now.
     let node = cluster.node(2);
     node.kill();

@@ -169,6 +169,14 @@ async fn policy_files_at_start_and_on_sighup_are_the_policies_of_the_files() {
     }
     cluster.ready().await;
     files_are(&cluster, &[("one", Some(1)), ("two", Some(2)), ("three", Some(3))]).await;
+    // Each node proposes what it read at its start: none may still be about to.
+    for node in cluster.nodes() {
+        eventually(PATIENCE, &format!("{} has seen to its files", node.name()), async || {
+            let log = node.log();
+            if log.contains("the files are in force") || log.contains("those of the files") { Ok(()) } else { Err(log) }
+        })
+        .await;
+    }
     let mut client = cluster.node(0).client();
     assert_eq!(client.increment("two").await, Outcome::Admitted);
 
