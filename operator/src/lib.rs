@@ -1,6 +1,17 @@
 //! The operator: what a `RateLimitCluster` asks for, and how to come there one step at a time.
 //!
-//! So far its pure stages, which speak to nobody: [`cluster`] says what is wanted, what was seen, what to do next and what
-//! the objects look like. Whoever reads and writes an API server stands before and behind them.
+//! [`run`](mod@run) puts the program together: settings, the lease of which one operator at a time is the holder, the
+//! operator's own port, and one controller for each resource: [`cluster`] and [`policy`].
 
+pub mod backoff;
+pub mod cli;
 pub mod cluster;
+pub mod context;
+pub mod error;
+pub mod events;
+pub mod http;
+pub mod lease;
+mod logging;
+pub mod metrics;
+pub mod policy;
+pub mod run;
