@@ -51,7 +51,7 @@ kubernetes-down: ## Stops it and leaves nothing behind
 test-kubernetes: build ## Starts that Kubernetes, tries everything it is for, and stops it
 	tests/kubernetes/smoke-test
 
-bench: ## How fast it is, about 22 minutes; make bench RUNS=1 SECONDS=3 for a quick look
+bench: ## How fast it is, about 27 minutes; make bench RUNS=1 SECONDS=3 for a quick look
 	@command -v wrk >/dev/null || { echo "== installing wrk, the load generator"; \
 	sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); $$sudo apt-get update && $$sudo apt-get install --yes wrk; }
 	@echo "== building the program, the bare server and the benchmark, optimised"

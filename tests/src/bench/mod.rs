@@ -106,10 +106,11 @@ fn figures_of(samples: &[Vec<Sample>]) -> Vec<Figure> {
     let rows = || ROWS.iter().zip(samples);
     let mut figures: Vec<_> =
         rows().map(|(row, samples)| Figure::new(row.name, "decisions/s", of(samples, |sample| sample.rate))).collect();
-    let bare = of(&samples[0], |sample| sample.rate);
-    for (row, samples) in rows().skip(1) {
+    for (row, samples) in rows().filter(|(row, _)| row.to != To::Bare) {
+        let same = |bare: &Row| bare.to == To::Bare && bare.connections == row.connections;
+        let Some((_, bare)) = rows().find(|(bare, _)| same(bare)) else { continue };
         // Each run by the bare run beside it.
-        let ratios = samples.iter().zip(&bare).map(|(sample, bare)| sample.rate / bare).collect();
+        let ratios = samples.iter().zip(bare).map(|(sample, bare)| sample.rate / bare.rate).collect();
         figures.push(Figure::new(format!("{} / bare axum", row.name), "ratio", ratios));
     }
     for (row, samples) in rows() {
@@ -142,7 +143,7 @@ async fn measure_under(leader: usize, rig: &Rig, row: Row, span: Duration, is_st
     let wrong = |why: String| format!("{}: not reported, because {why}", row.name);
     let before = rig.account(row.to).await?;
     let targets = rig.targets(row.to, leader);
-    let load = tokio::task::spawn_blocking(move || wrk::load(&targets, row.ask, row.keys, span));
+    let load = tokio::task::spawn_blocking(move || wrk::load(&targets, row, span));
     let counted = load.await.map_err(|error| error.to_string())?.map_err(wrong)?;
     let account = rig.account(row.to).await?.since(&before);
     if row.to != To::Bare && is_strict {
@@ -240,11 +241,9 @@ fn write_down(options: Options, figures: &[Figure]) -> Result<(), String> {
     let text = std::fs::read_to_string(&page).map_err(|error| format!("{}: {error}", page.display()))?;
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let method = format!(
-        "Median of {} runs of {} s each, on {cores} cores shared by the nodes and the load, {} connections to each node.\n\n\
+        "Median of {} runs of {} s each, on {cores} cores shared by the nodes and the load.\n\n\
          ![Decisions a second, and milliseconds to an answer](benchmarks.svg)\n\n",
-        options.runs,
-        options.seconds,
-        wrk::CONNECTIONS
+        options.runs, options.seconds,
     );
     write(page, &report::replace_figures(&text, &format!("{method}{table}"))?)?;
     write(workspace.join("docs/benchmarks.svg"), &svg)?;
@@ -267,7 +266,7 @@ fn picture(figures: &[Figure]) -> String {
 mod tests {
     use super::*;
 
-    const SINGLE: Row = ROWS[1];
+    const SINGLE: Row = ROWS[2];
 
     fn account(admitted: u64, denied: u64, flushes: [u64; 3]) -> Account {
         let verdicts = [("admitted".to_owned(), admitted), ("denied".to_owned(), denied)].into();
@@ -292,7 +291,9 @@ mod tests {
     fn every_row_has_its_figures_and_singles_their_ratio() {
         let sample = |rate| Sample { rate, cpu: 1.0, per_flush: 2.0, written: 3.0 };
         let mut samples = vec![vec![sample(10.0), sample(30.0)]; ROWS.len()];
-        samples[0] = vec![sample(100.0), sample(100.0)];
+        for (row, samples) in ROWS.iter().zip(&mut samples).filter(|(row, _)| row.to == To::Bare) {
+            *samples = vec![sample(if row.connections == SINGLE.connections { 100.0 } else { 50.0 }); 2];
+        }
         let figures = figures_of(&samples);
         for row in ROWS {
             assert!(
@@ -301,8 +302,15 @@ mod tests {
                 row.name
             );
         }
-        let ratio = figures.iter().find(|figure| figure.name == "exact single / bare axum").unwrap();
-        assert_eq!(ratio.runs, [0.1, 0.3]);
+        let ratio = |row: Row| {
+            let name = format!("{} / bare axum", row.name);
+            figures.iter().find(|figure| figure.name == name).map(|figure| figure.runs.clone())
+        };
+        assert_eq!(ratio(SINGLE), Some(vec![0.1, 0.3]));
+        assert_eq!(ratio(ROWS[3]), Some(vec![0.2, 0.6]), "by the bare server at as many connections");
+        for row in ROWS {
+            assert_eq!(ratio(row).is_some(), row.to != To::Bare, "{}", row.name);
+        }
     }
 
     #[test]

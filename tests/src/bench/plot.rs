@@ -59,7 +59,7 @@ pub fn draw(rates: &[&Figure], times: &[Times<'_>]) -> String {
     for (nth, figure) in rates.iter().enumerate() {
         let top = rates_top + ROW * nth as f64;
         let (middle, end) = (top + ROW / 2.0, scale.x(figure.median()));
-        let colour = if nth == 0 { BARE } else { BAR };
+        let colour = if figure.name.starts_with("bare") { BARE } else { BAR };
         out(text(LEFT - 10.0, middle + 4.5, "end", 13, &figure.name));
         out(format!(
             r#"<rect x="{LEFT}" y="{:.1}" width="{:.1}" height="{:.1}" fill="{colour}"/>"#,

@@ -72,22 +72,37 @@ pub struct Row {
     pub to: To,
     /// Of how many clients.
     pub keys: u32,
+    /// Connections of each of the three wrks, each with one request on its way.
+    pub connections: u32,
 }
 
 /// Many clients, so that counters are spread over memory.
 const MANY: u32 = 100_000;
+/// With fewer the processors wait for the disks some of the time: each node has two parts on their way at most.
+const FULL: u32 = 192;
+/// Of each node, where a request is a hundred decisions; and to tell what it means that fewer ask.
+const FEW: u32 = 64;
 
-/// All rows, in the order in which each round measures them. Others are compared with the first.
-pub const ROWS: [Row; 9] = [
-    Row { name: "bare axum", ask: Ask::Increment, to: To::Bare, keys: MANY },
-    Row { name: "exact single", ask: Ask::Increment, to: To::All, keys: MANY },
-    Row { name: "exact single, one hot key", ask: Ask::Increment, to: To::All, keys: 1 },
-    Row { name: "exact single, denied", ask: Ask::Denied, to: To::All, keys: 1000 },
-    Row { name: "exact single, leader only", ask: Ask::Increment, to: To::Leader, keys: MANY },
-    Row { name: "exact single, one follower only", ask: Ask::Increment, to: To::Follower, keys: MANY },
-    Row { name: "linearizable check", ask: Ask::Check, to: To::All, keys: MANY },
-    Row { name: "exact batch 100", ask: Ask::Batch, to: To::All, keys: MANY },
-    Row { name: "exact batch 100, one hot key", ask: Ask::Batch, to: To::All, keys: 1 },
+/// All rows, in the order in which each round measures them. Others are compared with the bare server at as many
+/// connections.
+pub const ROWS: [Row; 11] = [
+    Row { name: "bare axum", ask: Ask::Increment, to: To::Bare, keys: MANY, connections: FULL },
+    Row { name: "bare axum, 64 connections a node", ask: Ask::Increment, to: To::Bare, keys: MANY, connections: FEW },
+    Row { name: "exact single", ask: Ask::Increment, to: To::All, keys: MANY, connections: FULL },
+    Row { name: "exact single, 64 connections a node", ask: Ask::Increment, to: To::All, keys: MANY, connections: FEW },
+    Row { name: "exact single, one hot key", ask: Ask::Increment, to: To::All, keys: 1, connections: FULL },
+    Row { name: "exact single, denied", ask: Ask::Denied, to: To::All, keys: 1000, connections: FULL },
+    Row { name: "exact single, leader only", ask: Ask::Increment, to: To::Leader, keys: MANY, connections: FULL },
+    Row {
+        name: "exact single, one follower only",
+        ask: Ask::Increment,
+        to: To::Follower,
+        keys: MANY,
+        connections: FULL,
+    },
+    Row { name: "linearizable check", ask: Ask::Check, to: To::All, keys: MANY, connections: FULL },
+    Row { name: "exact batch 100", ask: Ask::Batch, to: To::All, keys: MANY, connections: FEW },
+    Row { name: "exact batch 100, one hot key", ask: Ask::Batch, to: To::All, keys: 1, connections: FEW },
 ];
 
 /// The rows whose times are measured too, at half of what they were found to do.

@@ -5,10 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::rows::Ask;
-
-/// Connections of one wrk.
-pub const CONNECTIONS: usize = 64;
+use super::rows::Row;
 
 /// What all wrks of one measurement counted together.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -19,12 +16,12 @@ pub struct Counted {
     pub rate: f64,
 }
 
-/// Puts load on the targets for as long as told.
+/// Puts a row's load on the targets for as long as told.
 ///
 /// # Errors
 /// wrk is missing, or a single request was not answered with 200.
-pub fn load(targets: &[SocketAddr], ask: Ask, keys: u32, span: Duration) -> Result<Counted, String> {
-    let running: Vec<_> = targets.iter().zip(0..).map(|(target, nth)| start(*target, nth, ask, keys, span)).collect();
+pub fn load(targets: &[SocketAddr], row: Row, span: Duration) -> Result<Counted, String> {
+    let running: Vec<_> = targets.iter().zip(0..).map(|(target, nth)| start(*target, nth, row, span)).collect();
     let mut counted = Counted::default();
     for wrk in running {
         let output = wrk?.wait_with_output().map_err(|error| format!("wrk: {error}"))?;
@@ -38,17 +35,17 @@ pub fn load(targets: &[SocketAddr], ask: Ask, keys: u32, span: Duration) -> Resu
     Ok(counted)
 }
 
-fn start(target: SocketAddr, nth: u32, ask: Ask, keys: u32, span: Duration) -> Result<Child, String> {
+fn start(target: SocketAddr, nth: u32, row: Row, span: Duration) -> Result<Child, String> {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("bench/load.lua");
     // Each begins elsewhere among the keys.
-    let first = (keys / 3 * nth).to_string();
+    let first = (row.keys / 3 * nth).to_string();
     Command::new("wrk")
-        .args(["--threads", "1", "--connections", &CONNECTIONS.to_string()])
+        .args(["--threads", "1", "--connections", &row.connections.to_string()])
         .args(["--duration", &format!("{}s", span.as_secs()), "--timeout", "10s"])
         .arg("--script")
         .arg(script)
         .arg(format!("http://{target}"))
-        .args(["--", ask.kind(), ask.prefix(), &keys.to_string(), &first])
+        .args(["--", row.ask.kind(), row.ask.prefix(), &row.keys.to_string(), &first])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -7,7 +7,7 @@ use quorate_tests::bench::{Options, run};
 
 /// Measures three nodes of the built program and a bare server, in turns.
 ///
-/// The full benchmark takes about 22 minutes and wants the machine to itself; with --runs 1 --seconds 3 it takes about two
+/// The full benchmark takes about 27 minutes and wants the machine to itself; with --runs 1 --seconds 3 it takes about two
 /// and tells little more than that it works. The program is the one that the variable `RATELIMITER_BIN` names:
 /// `make bench` builds it and names it. Data lies below `TMPDIR`, which must be on a disk.
 #[derive(Parser)]
