@@ -10,7 +10,8 @@ SECONDS ?= 20
 
 TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
 
-.PHONY: help build run test test-faults simulate bench generate kubernetes-up kubernetes-down test-kubernetes verify fix
+.PHONY: help build run images test test-faults simulate bench generate kubernetes-up kubernetes-down test-kubernetes \
+	smoke-kubernetes verify fix
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -21,6 +22,9 @@ build: ## The program, as ./ratelimiter
 
 run: build ## Three nodes on ports 20001 to 20003, with data below ./data
 	./ratelimiter dev
+
+images: build ## Images of the programs, below target/images: for docker load, kind load image-archive, ctr images import
+	images/build
 
 test: ## Everything: units, properties, the simulation, clusters of processes
 	@echo "== building the program that the cluster tests start"

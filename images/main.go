@@ -1,13 +1,14 @@
 // Writes an image of one program, as an archive that containerd and Docker import. The program needs no base image: the
 // shared libraries that it is linked with are taken along. No daemon, no root.
 //
-//	image -name localhost/limiter:1 -output limiter.tar [-user 65532] program [argument…]
+//	image -name quorate/ratelimiter:0.1.0 -output limiter.tar [-user 65532] [-label name=value]… program [argument…]
 package main
 
 import (
 	"archive/tar"
 	"bytes"
 	"debug/elf"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -27,19 +28,28 @@ import (
 func main() {
 	tag := flag.String("name", "", "the image's name and tag")
 	output := flag.String("output", "", "the archive to write")
-	user := flag.String("user", "65532", "the user id that the program runs as")
+	user := flag.String("user", "65532:65532", "the ids of user and group that the program runs as")
+	labels := map[string]string{}
+	flag.Func("label", "a label, as `name=value`; may be given several times", func(label string) error {
+		key, value, found := strings.Cut(label, "=")
+		if !found || key == "" {
+			return errors.New("write name=value")
+		}
+		labels[key] = value
+		return nil
+	})
 	flag.Parse()
 	if *tag == "" || *output == "" || flag.NArg() == 0 {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if err := write(*tag, *output, *user, flag.Arg(0), flag.Args()[1:]); err != nil {
+	if err := write(*tag, *output, *user, labels, flag.Arg(0), flag.Args()[1:]); err != nil {
 		fmt.Fprintf(os.Stderr, "image %s was not written: %v\n", *tag, err)
 		os.Exit(1)
 	}
 }
 
-func write(tag, output, user, program string, arguments []string) error {
+func write(tag, output, user string, labels map[string]string, program string, arguments []string) error {
 	reference, err := name.NewTag(tag)
 	if err != nil {
 		return err
@@ -79,6 +89,7 @@ func write(tag, output, user, program string, arguments []string) error {
 	config.Config = v1.Config{
 		Entrypoint: append([]string{entry}, arguments...),
 		User:       user,
+		Labels:     labels,
 		WorkingDir: "/",
 	}
 	image, err = mutate.ConfigFile(image, config)
