@@ -38,13 +38,15 @@ test-faults: ## Faults of clocks, networks, disks and doors; needs root and Debi
 simulate: ## Only the simulation: make simulate SEEDS=1000 FIRST=5000
 	$(CARGO) run --locked --package quorate-tests --bin simulate -- --seeds $(SEEDS) --first $(FIRST)
 
-generate: ## What comes from the resources' definitions: manifests/crds and two pages of docs
+generate: ## What comes from the resources' definitions and from the chart: manifests, and two pages of docs
 	$(CARGO) build --locked --package quorate-crds --bin crdgen
 	@mkdir -p manifests/crds
 	for what in ratelimitclusters quotapolicies; do \
 	$${CARGO_TARGET_DIR:-target}/debug/crdgen $$what >manifests/crds/$$what.yaml || exit 1; done
 	for what in resources operations; do \
 	$${CARGO_TARGET_DIR:-target}/debug/crdgen $$what >docs/$$what.md || exit 1; done
+	cp manifests/crds/*.yaml helm/quorate/files/crds
+	helm/render
 
 kubernetes-up: ## A Kubernetes of three nodes on this machine, to test on (Linux, root, Go); the first time it takes minutes
 	tests/kubernetes/up
@@ -52,7 +54,10 @@ kubernetes-up: ## A Kubernetes of three nodes on this machine, to test on (Linux
 kubernetes-down: ## Stops it and leaves nothing behind
 	tests/kubernetes/down
 
-test-kubernetes: build ## Starts that Kubernetes, tries everything it is for, and stops it
+test-kubernetes: ## The operator on that Kubernetes: starts it, runs every scenario, and stops it
+	CARGO="$(CARGO)" tests/kubernetes/test
+
+smoke-kubernetes: build ## That Kubernetes by itself: starts it, does to its nodes all that can be done, and stops it
 	tests/kubernetes/smoke-test
 
 bench: ## How fast it is, about 27 minutes; make bench RUNS=1 SECONDS=3 for a quick look

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -118,6 +118,9 @@ pub struct Client {
     last: usize,
     patience: Duration,
     sender: Option<SendRequest<Full<Bytes>>>,
+    /// For a plain client, how long it keeps a connection that it does not use.
+    idle: Option<Duration>,
+    used: Instant,
 }
 
 impl Client {
@@ -131,7 +134,23 @@ impl Client {
     #[must_use]
     pub fn across(targets: Vec<SocketAddr>, first: usize) -> Self {
         let current = first % targets.len();
-        Self { targets, current, last: current, patience: ANSWER_TIMEOUT, sender: None }
+        Self {
+            targets,
+            current,
+            last: current,
+            patience: ANSWER_TIMEOUT,
+            sender: None,
+            idle: None,
+            used: Instant::now(),
+        }
+    }
+
+    /// Tries nothing twice, as clients do that know nothing of what they talk to. A connection that was idle this long, or
+    /// that the other side has closed, is not used again.
+    #[must_use]
+    pub fn plain(mut self, idle: Duration) -> Self {
+        self.idle = Some(idle);
+        self
     }
 
     /// Waits longer, or less long, than 6 s for each answer.
@@ -147,14 +166,19 @@ impl Client {
         self.last
     }
 
-    /// Sends a request and reads the whole answer. A request that was surely not sent is tried once at each target.
+    /// Sends a request and reads the whole answer. A request that was surely not sent is tried once at each target, unless
+    /// the client is [plain](Client::plain).
     ///
     /// # Errors
     /// There is no answer in time, the connection broke, or no target took it.
     pub async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Answer, Unanswered> {
         let mut reason = String::new();
+        if let Some(idle) = self.idle {
+            self.sender.take_if(|sender| sender.is_closed() || self.used.elapsed() >= idle);
+        }
         // Once more than there are targets: the first try may find a kept connection closed.
-        for _ in 0..=self.targets.len() {
+        let tries = if self.idle.is_some() { 1 } else { self.targets.len() + 1 };
+        for _ in 0..tries {
             match tokio::time::timeout(self.patience, self.try_send(&method, path, &body)).await {
                 Ok(Err(Unanswered::NotSent(why))) => reason = why,
                 Ok(result) => return result,
@@ -201,6 +225,7 @@ impl Client {
             self.move_on();
         } else {
             self.sender = Some(sender);
+            self.used = Instant::now();
         }
         Ok(Answer { status: status.as_u16(), headers, body: body.to_bytes() })
     }
@@ -508,6 +533,24 @@ mod tests {
         let broken = client.get("/").await;
         assert!(matches!(broken, Err(Unanswered::Unknown(_))), "{broken:?}");
         assert_eq!(client.increment("a").await, Outcome::Admitted);
+    }
+
+    #[tokio::test]
+    async fn plain_client_tries_once_and_opens_a_connection_anew_that_was_idle_or_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let closed = listener.local_addr().unwrap();
+        drop(listener);
+        let idle = Duration::from_secs(5);
+        let mut client = Client::across(vec![closed, server(CLOSES).await], 0).plain(idle);
+        assert_eq!(client.increment("a").await, Outcome::Failed);
+        assert_eq!(client.increment("a").await, Outcome::Admitted);
+
+        // Its answer does not say so, but it closes the connection, as whoever waits too long finds.
+        let mut client = Client::new(server("HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{\"result\":true}").await);
+        client = client.plain(Duration::ZERO);
+        for _ in 0..2 {
+            assert_eq!(client.increment("a").await, Outcome::Admitted);
+        }
     }
 
     #[test]

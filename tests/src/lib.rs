@@ -1,8 +1,8 @@
 //! Whole-system tests: what they share.
 //!
 //! [`cluster`] runs local clusters of the product's processes, [`client`] talks to them, [`load`] puts load on them.
-//! [`mod@bench`] measures. [`dns`] is a name server whose answers a test changes, [`netns`] a network whose links it breaks. The
-//! tests themselves are in `tests/`.
+//! [`mod@bench`] measures. [`dns`] is a name server whose answers a test changes, [`netns`] a network whose links it breaks.
+//! [`kubernetes`] is a Kubernetes with the operator on it. The tests themselves are in `tests/`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,6 +15,7 @@ pub mod bench;
 pub mod client;
 pub mod cluster;
 pub mod dns;
+pub mod kubernetes;
 pub mod load;
 pub mod netns;
 pub mod simulation;

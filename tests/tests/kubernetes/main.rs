@@ -1,0 +1,68 @@
+//! The operator on a real Kubernetes of three nodes, from the README's first command on. One file for each matter.
+//!
+//! `tests/kubernetes/scenarios` runs them, or those whose names contain its words, on the cluster that
+//! `tests/kubernetes/up` has started; `make test-kubernetes` does all of it. They run one after another, in this order.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::time::Instant;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use quorate_tests::cluster::figure;
+use quorate_tests::kubernetes::lab::Lab;
+use tokio::runtime::Runtime;
+
+mod install;
+mod rights;
+
+struct Scenario {
+    name: &'static str,
+    play: fn(&'static Lab) -> Pin<Box<dyn Future<Output = ()>>>,
+}
+
+macro_rules! scenarios {
+    ($($module:ident::$scenario:ident,)*) => {
+        [$(Scenario {
+            name: concat!(stringify!($module), "::", stringify!($scenario)),
+            play: |lab| Box::pin($module::$scenario(lab)),
+        }),*]
+    };
+}
+
+const SCENARIOS: &[Scenario] = &scenarios![
+    install::readme_typed_word_for_word_serves_from_a_pod_through_the_service,
+    // Last: what all others have not made use of is too much.
+    rights::operator_is_allowed_nothing_that_it_does_not_do,
+];
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    if arguments.list {
+        libtest_mimic::run(&arguments, SCENARIOS.iter().map(|it| Trial::test(it.name, || Ok(()))).collect()).exit();
+    }
+    // They live as long as the program.
+    let runtime: &Runtime = Box::leak(Box::new(Runtime::new().expect("threads")));
+    let lab: &Lab = Box::leak(Box::new(runtime.block_on(Lab::connect())));
+    let trials = SCENARIOS.iter().map(|scenario| Trial::test(scenario.name, || run(runtime, lab, scenario)));
+    libtest_mimic::run(&arguments, trials.collect()).exit();
+}
+
+fn run(runtime: &Runtime, lab: &'static Lab, scenario: &Scenario) -> Result<(), Failed> {
+    let started = Instant::now();
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async {
+            lab.offer_volumes().await;
+            (scenario.play)(lab).await;
+            lab.assert_allowed();
+        });
+    }));
+    if outcome.is_err() {
+        lab.describe();
+    }
+    lab.clear_away();
+    figure(&format!("{}: {:.0} s in all", scenario.name, started.elapsed().as_secs_f64()));
+    // The panic has been printed where it was.
+    outcome.map_err(|_| Failed::without_message())
+}
