@@ -67,7 +67,13 @@ impl Clients {
         let began = Instant::now();
         for &(count, pace) in &self.kinds {
             for _ in 0..count {
-                tasks.spawn(drive(Client::new(self.target).plain(IDLE), self.path.clone(), pace, began, Arc::clone(&stop)));
+                tasks.spawn(drive(
+                    Client::new(self.target).plain(IDLE),
+                    self.path.clone(),
+                    pace,
+                    began,
+                    Arc::clone(&stop),
+                ));
             }
         }
         Running { stop, tasks }
@@ -88,9 +94,13 @@ async fn drive(mut client: Client, path: String, pace: Duration, began: Instant,
             Outcome::Failed => tally.failed += 1,
         }
         if matches!(outcome, Outcome::Unavailable | Outcome::Failed) && tally.problems.len() < PROBLEMS_MAX {
-            let what = answer.map_or_else(|reason| reason.to_string(), |answer| format!("{} {}", answer.status, answer.text()));
+            let what = answer
+                .map_or_else(|reason| reason.to_string(), |answer| format!("{} {}", answer.status, answer.text()));
             let (after, took) = (sent - began, sent.elapsed());
-            tally.problems.push(format!("after {:.1} s, a client of a request every {pace:?}, in {took:?}: {what}", after.as_secs_f64()));
+            tally.problems.push(format!(
+                "after {:.1} s, a client of a request every {pace:?}, in {took:?}: {what}",
+                after.as_secs_f64()
+            ));
         }
         // In short steps, so that the slow ones stop too.
         let next = sent + pace;

@@ -13,20 +13,19 @@ use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 
+use super::readme;
 use super::rights::{NAMESPACE, OPERATOR, Rights};
 use super::space::Space;
-use super::readme;
 use crate::cluster::eventually;
 
 /// How long things may take that take seconds on a machine of two cores which does nothing else.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 /// Volumes that are on offer on each node when a scenario begins.
 const VOLUMES: usize = 3;
 /// The heading of the README's page below which the operator is installed.
 pub const INSTALL: &str = "## Install on Kubernetes";
 
 /// The cluster of machines that `tests/kubernetes/up` has started.
-#[derive(Debug)]
 pub struct Lab {
     /// For objects.
     pub client: Client,
@@ -76,6 +75,14 @@ impl Lab {
     /// It failed.
     pub fn try_kubectl(&self, words: &str, input: &str) -> Result<String, String> {
         self.run(Command::new("kubectl").args(words.split_whitespace()), input)
+    }
+
+    /// `kubectl apply --server-side` of this YAML.
+    ///
+    /// # Panics
+    /// It is refused.
+    pub fn apply(&self, yaml: &str) {
+        self.try_kubectl("apply --server-side --filename -", yaml).unwrap_or_else(|error| panic!("{yaml}: {error}"));
     }
 
     /// A command of `tests/kubernetes`: `node cut node2`, `kill-pod NAMESPACE POD`.
@@ -155,12 +162,18 @@ impl Lab {
     /// They cannot be made.
     pub async fn offer_volumes(&self) {
         self.machine("volume recycle");
-        let volumes = Api::<PersistentVolume>::all(self.client.clone()).list(&ListParams::default()).await.expect("volumes");
+        let volumes =
+            Api::<PersistentVolume>::all(self.client.clone()).list(&ListParams::default()).await.expect("volumes");
         let mut free = BTreeMap::from(["node1", "node2", "node3"].map(|node| (node, 0)));
         for volume in volumes {
-            if volume.status.and_then(|status| status.phase).is_none_or(|phase| matches!(phase.as_str(), "Available" | "Pending")) {
+            if volume
+                .status
+                .and_then(|status| status.phase)
+                .is_none_or(|phase| matches!(phase.as_str(), "Available" | "Pending"))
+            {
                 let name = volume.metadata.name.unwrap_or_default();
-                free.entry(free.keys().find(|node| name.starts_with(**node)).copied().unwrap_or("node1")).and_modify(|free| *free += 1);
+                free.entry(free.keys().find(|node| name.starts_with(**node)).copied().unwrap_or("node1"))
+                    .and_modify(|free| *free += 1);
             }
         }
         for (node, free) in free {
@@ -188,7 +201,10 @@ impl Lab {
     pub fn assert_allowed(&self) {
         let refused = self.rights.lock().unwrap_or_else(PoisonError::into_inner).read_on();
         assert!(refused.is_empty(), "the operator may not do what it does: {refused:#?}");
-        let log = self.try_kubectl(&format!("--namespace {NAMESPACE} logs --selector app.kubernetes.io/name={OPERATOR} --tail=-1"), "");
+        let log = self.try_kubectl(
+            &format!("--namespace {NAMESPACE} logs --selector app.kubernetes.io/name={OPERATOR} --tail=-1"),
+            "",
+        );
         let log = log.unwrap_or_default();
         let line = log.lines().find(|line| line.contains("orbidden") && !line.contains("is being terminated"));
         assert!(line.is_none(), "the operator was refused something: {line:?}");
@@ -211,7 +227,8 @@ impl Lab {
             "get ratelimitclusters,quotapolicies,pods,persistentvolumeclaims --all-namespaces --output wide".to_owned(),
             "get ratelimitclusters --all-namespaces --output yaml".to_owned(),
             "get events --all-namespaces --sort-by=.lastTimestamp".to_owned(),
-            "logs --namespace quorate-system --selector app.kubernetes.io/name=quorate-operator --tail 60 --prefix".to_owned(),
+            "logs --namespace quorate-system --selector app.kubernetes.io/name=quorate-operator --tail 60 --prefix"
+                .to_owned(),
         ] {
             let said = self.try_kubectl(&words, "").unwrap_or_else(|error| error);
             let lines: Vec<_> = said.lines().collect();
@@ -219,7 +236,8 @@ impl Lab {
         }
         let spaces = self.spaces.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for space in spaces {
-            let words = format!("logs --namespace {space} --selector app.kubernetes.io/component=limiter --tail 25 --prefix");
+            let words =
+                format!("logs --namespace {space} --selector app.kubernetes.io/component=limiter --tail 25 --prefix");
             eprintln!("== kubectl {words}\n{}", self.try_kubectl(&words, "").unwrap_or_else(|error| error));
         }
     }

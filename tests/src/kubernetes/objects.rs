@@ -6,10 +6,18 @@ use serde_json::{Value, json};
 pub const API_VERSION: &str = "quorate.dev/v1alpha1";
 /// The version of everything that was built.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// A tag under which the same limiter is loaded once more, to be upgraded to.
-pub const NEXT_VERSION: &str = "0.1.1";
 /// The port of a limiter, and of its Service.
 pub const HTTP_PORT: u16 = 8080;
+
+/// The tag under which the same limiter is loaded once more, to be upgraded to: the next patch.
+///
+/// # Panics
+/// The version does not end in a number.
+#[must_use]
+pub fn next_version() -> String {
+    let (minor, patch) = VERSION.rsplit_once('.').expect("three numbers");
+    format!("{minor}.{}", patch.parse::<u64>().expect("a number") + 1)
+}
 
 /// A `RateLimitCluster` of so many limiters, whose claims go with it.
 #[must_use]
@@ -49,7 +57,11 @@ pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<(&'a str, &'a str,
     let condition = object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)?;
     let about = condition["observedGeneration"].as_i64().unwrap_or(i64::MAX);
     (about >= object["metadata"]["generation"].as_i64().unwrap_or_default()).then_some(())?;
-    Some((condition["status"].as_str()?, condition["reason"].as_str()?, condition["message"].as_str().unwrap_or_default()))
+    Some((
+        condition["status"].as_str()?,
+        condition["reason"].as_str()?,
+        condition["message"].as_str().unwrap_or_default(),
+    ))
 }
 
 /// `Ok` once a condition has a status, else how it stands.

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 /// The namespace of the operator.
 pub const NAMESPACE: &str = "quorate-system";
-/// The name of its Deployment, ServiceAccount and roles.
+/// The name of its `Deployment`, `ServiceAccount` and roles.
 pub const OPERATOR: &str = "quorate-operator";
 
 /// Something that one may do.
@@ -87,7 +87,8 @@ impl Rights {
     /// # Panics
     /// The record cannot be read.
     pub fn read_on(&mut self) -> Vec<String> {
-        let mut file = std::fs::File::open(&self.record).unwrap_or_else(|error| panic!("{}: {error}", self.record.display()));
+        let mut file =
+            std::fs::File::open(&self.record).unwrap_or_else(|error| panic!("{}: {error}", self.record.display()));
         file.seek(SeekFrom::Start(self.offset)).expect("a file");
         self.offset += file.read_to_string(&mut self.rest).expect("text") as u64;
         let end = self.rest.rfind('\n').map_or(0, |newline| newline + 1);
@@ -125,7 +126,8 @@ impl Rights {
     pub async fn unused(&self, client: &Client) -> Vec<String> {
         let role = Api::<ClusterRole>::all(client.clone()).get(OPERATOR).await.expect("the operator's ClusterRole");
         let lease = Api::<Role>::namespaced(client.clone(), NAMESPACE).get(&format!("{OPERATOR}-lease")).await;
-        let rules = role.rules.unwrap_or_default().into_iter().chain(lease.expect("its Role").rules.unwrap_or_default());
+        let rules =
+            role.rules.unwrap_or_default().into_iter().chain(lease.expect("its Role").rules.unwrap_or_default());
         let mut granted = rules.flat_map(|rule| granted(&rule)).collect::<BTreeSet<_>>();
         // Asked of the API server by itself when an object is created that blocks its owner's deletion, and not recorded.
         granted.retain(|right| right.resource != "ratelimitclusters/finalizers");

@@ -15,7 +15,7 @@ use super::objects::{HTTP_PORT, has_condition};
 use crate::cluster::eventually;
 
 /// A namespace of a scenario's own.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Space<'a> {
     /// The cluster that it is in.
     pub lab: &'a Lab,
@@ -115,7 +115,13 @@ impl<'a> Space<'a> {
     ///
     /// # Panics
     /// Not within the deadline.
-    pub async fn until_condition(&self, deadline: Duration, object: (&str, &str), kind: &str, status: &str) -> Duration {
+    pub async fn until_condition(
+        &self,
+        deadline: Duration,
+        object: (&str, &str),
+        kind: &str,
+        status: &str,
+    ) -> Duration {
         let started = Instant::now();
         let what = format!("{kind} to be {status}");
         self.until(deadline, object, &what, |object| has_condition(object, kind, status)).await;
@@ -178,6 +184,7 @@ impl<'a> Space<'a> {
     ///
     /// # Panics
     /// It failed.
+    #[allow(clippy::must_use_candidate, reason = "often for what it does")]
     pub fn kubectl(&self, words: &str) -> String {
         self.lab.kubectl(&format!("--namespace {} {words}", self.name))
     }

@@ -13,6 +13,7 @@ use quorate_tests::cluster::figure;
 use quorate_tests::kubernetes::lab::Lab;
 use tokio::runtime::Runtime;
 
+mod delete;
 mod install;
 mod rights;
 
@@ -32,6 +33,12 @@ macro_rules! scenarios {
 
 const SCENARIOS: &[Scenario] = &scenarios![
     install::readme_typed_word_for_word_serves_from_a_pod_through_the_service,
+    install::everything_in_every_form_passes_the_api_servers_own_checks,
+    install::operator_of_one_namespace_needs_rights_in_that_one_alone,
+    install::operator_upgraded_uninstalled_and_applied_as_plain_yaml_restarts_no_limiter,
+    delete::cluster_deleted_takes_all_along_but_claims_that_are_to_stay,
+    delete::namespace_with_cluster_and_policies_is_gone_within_a_minute,
+    delete::namespace_is_gone_within_a_minute_without_an_operator_too,
     // Last: what all others have not made use of is too much.
     rights::operator_is_allowed_nothing_that_it_does_not_do,
 ];
