@@ -16,14 +16,15 @@ TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-build: ## The program, as ./ratelimiter
+build: ## The node, as ./ratelimiter
 	$(CARGO) build --locked --release --package quorate-node
 	cp $(TARGET)/release/ratelimiter ratelimiter
 
 run: build ## Three nodes on ports 20001 to 20003, with data below ./data
 	./ratelimiter dev
 
-images: build ## Images of the programs, below target/images: for docker load, kind load image-archive, ctr images import
+images: ## Images of node and operator, below target/images: for docker load, kind load image-archive, ctr images import
+	$(CARGO) build --locked --release --package quorate-node --package quorate-operator
 	images/build
 
 test: ## Everything: units, properties, the simulation, clusters of processes
@@ -73,7 +74,7 @@ bench: ## How fast it is, about 27 minutes; make bench RUNS=1 SECONDS=3 for a qu
 verify: ## Formatting, lints and documentation; writes nothing
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
-	$(CARGO) clippy --locked --package quorate-tests --test faults -- --deny warnings
+	$(CARGO) clippy --locked --package quorate-tests --test faults --test kubernetes -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --workspace --no-deps
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --locked check; \
 	else echo "cargo-deny is not installed: licences and advisories (deny.toml) were not checked"; fi
