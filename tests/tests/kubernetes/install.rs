@@ -58,6 +58,8 @@ pub async fn everything_in_every_form_passes_the_api_servers_own_checks(lab: &La
         let said = lab.type_in(&command).unwrap_or_else(|error| panic!("{error}"));
         assert!(said.contains("(server dry run)"), "{command}: {said}");
     }
+    let slip = lab.type_in("helm template quorate helm/quorate --set replica=3").unwrap_err();
+    assert!(slip.contains("'replica' not allowed"), "{slip}");
 }
 
 pub async fn operator_of_one_namespace_needs_rights_in_that_one_alone(lab: &Lab) {
