@@ -22,7 +22,8 @@ port=${QUORATE_KUBERNETES_PORT:-16443}
 nodes=(node1 node2 node3)
 
 PATH=$bin:$PATH
-export KUBECONFIG=$run/kubeconfig
+# What `inside` has set fits where it was set.
+[[ ${KUBECONFIG:-} == "$run/inside.kubeconfig" ]] || export KUBECONFIG=$run/kubeconfig
 
 say() { printf '== %s\n' "$*"; }
 
