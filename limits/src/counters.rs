@@ -145,7 +145,13 @@ impl Counters {
         }
     }
 
+    /// The shards; together and in order they are all counters in the order of their ids.
+    pub fn into_shards(self) -> Vec<Arc<Shard>> {
+        self.shards
+    }
+
     /// All counters by id.
+    #[cfg(test)]
     pub fn iter(&self) -> impl Iterator<Item = &Counter> {
         self.shards.iter().flat_map(|shard| shard.iter())
     }

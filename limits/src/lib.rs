@@ -49,5 +49,5 @@ pub use policy::{
 };
 pub use request::{Descriptor, Request};
 pub use settings::Settings;
-pub use snapshot::{Frozen, SnapshotError};
+pub use snapshot::{Decoder, Frozen, SnapshotError};
 pub use time::ClusterTime;

@@ -12,7 +12,7 @@ use crate::policy::Owner;
 use crate::policy_table::PolicyTable;
 use crate::sessions::{Admission, Sessions};
 use crate::settings::Settings;
-use crate::snapshot::{Frozen, SnapshotError, State};
+use crate::snapshot::{Decoder, Frozen, SnapshotError, State};
 use crate::time::ClusterTime;
 
 /// Counters looked at for expiry with each batch, whatever it holds.
@@ -66,7 +66,7 @@ impl StateMachine {
         self.state.settings.founded()
     }
 
-    fn from_state(state: State) -> Self {
+    pub(crate) fn from_state(state: State) -> Self {
         let rules = Arc::new(Rules::new(&state.settings, Arc::clone(&state.table)));
         Self { state, rules, writes: Vec::new() }
     }
@@ -175,12 +175,14 @@ impl StateMachine {
         Frozen(self.state.clone())
     }
 
-    /// The state machine from an encoded [`Frozen`].
+    /// The state machine from an encoded [`Frozen`]; [`Decoder`] takes it piece by piece.
     ///
     /// # Errors
     /// When the bytes are of an unknown version or damaged; nothing is salvaged from them.
     pub fn decode(bytes: &[u8]) -> Result<Self, SnapshotError> {
-        State::decode(bytes).map(Self::from_state)
+        let mut decoder = Decoder::default();
+        decoder.push(bytes)?;
+        decoder.finish()
     }
 
     fn apply_part(&mut self, part: &Part, touched: &mut BTreeSet<String>) -> PartOutcome {

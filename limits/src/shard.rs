@@ -84,8 +84,14 @@ impl Shard {
     }
 
     /// All counters in order.
+    #[cfg(test)]
     pub fn iter(&self) -> impl Iterator<Item = &Counter> {
         self.pages.iter().flat_map(|page| page.iter())
+    }
+
+    /// A page; together and in order they are all counters in order.
+    pub fn page(&self, number: usize) -> Option<&[Counter]> {
+        self.pages.get(number).map(AsRef::as_ref)
     }
 
     fn split_pages(&mut self) {

@@ -1,4 +1,4 @@
-//! What every log store is held to: openraft's storage suite, and our own contract where it asks for more.
+//! What every store is held to: openraft's storage suite, and our own contracts where they ask for more.
 //!
 //! The product's files and the simulator's model pass the same.
 
@@ -16,6 +16,7 @@ use quorate_node::platform::Platform;
 use quorate_node::storage::{LogAdapter, LogId, LogState, LogStore, Record, Vote};
 
 mod machine;
+pub mod snapshots;
 
 use machine::SuiteMachine;
 
@@ -157,7 +158,7 @@ mod tests {
     use openraft_rt::AsyncRuntime as _;
     use openraft_rt_sim::SimRuntime;
     use quorate_node::platform::Tokio;
-    use quorate_node::storage::FileLog;
+    use quorate_node::storage::{FileLog, FileSnapshotStore};
     use tempfile::TempDir;
 
     use super::*;
@@ -182,6 +183,21 @@ mod tests {
     #[tokio::test]
     async fn files_keep_our_contract() {
         own_contract(files).await;
+    }
+
+    #[tokio::test]
+    async fn snapshot_files_keep_our_contract() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileSnapshotStore::open(folder.path()).unwrap();
+        snapshots::snapshot_contract(&store).await;
+        let names: Vec<_> = folder.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["snapshot.bin"], "nothing else is left");
+    }
+
+    #[test]
+    fn the_simulators_snapshots_keep_our_contract() {
+        let contract = async { snapshots::snapshot_contract(&*SimDisk::default().open().snapshots).await };
+        SimRuntime::with_seed(1).block_on(contract);
     }
 
     #[test]

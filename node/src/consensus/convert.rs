@@ -22,7 +22,7 @@ const KIND_PROPOSAL: u8 = 1;
 const KIND_MEMBERSHIP: u8 = 2;
 
 /// A membership as it is written.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct WireMembership {
     /// One set of voters, two while a change is under way.
     configs: Vec<BTreeSet<u64>>,

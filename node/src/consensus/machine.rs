@@ -5,28 +5,24 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use arc_swap::ArcSwap;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use openraft::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
-use quorate_limits::{Batch, Rules, Run, StateMachine};
-use serde::{Deserialize, Serialize};
+use quorate_limits::{Batch, Frozen, Rules, Run, StateMachine};
 use tokio::sync::Notify;
 
 use super::clock::ClusterClock;
-use super::convert::{WireMembership, log_id_from_raft, log_id_to_raft};
+use super::convert::log_id_from_raft;
+use super::image::{self, Head, invalid};
 use super::types::{Applied, Proposal, Types};
-use super::wire;
 use crate::platform::Platform;
-use crate::storage::{LogId, SnapshotStore};
+use crate::storage::{Image, LogId, SnapshotStore};
 use crate::sync::lock;
 
 /// The highest feature level this build can apply.
 pub const FEATURE_LEVEL: u32 = 1;
-
-/// The first byte of a snapshot image.
-const IMAGE_VERSION: u8 = 1;
 
 /// The state that requests are matched and read against.
 pub struct State {
@@ -101,40 +97,45 @@ impl State {
     }
 }
 
-/// What stands before the state in a snapshot image.
-#[derive(Serialize, Deserialize)]
-struct ImageHead {
-    last: Option<LogId>,
-    membership_at: Option<LogId>,
-    membership: WireMembership,
-}
-
 /// openraft's state machine.
 pub struct Machine<P: Platform> {
     state: Arc<State>,
     clock: Arc<ClusterClock<P>>,
     last: Option<LogIdOf<Types<P>>>,
     membership: StoredMembershipOf<Types<P>>,
-    snapshots: Arc<dyn SnapshotStore>,
-    current: Arc<Mutex<Option<Bytes>>>,
+    snapshots: Snapshots,
+}
+
+/// Where snapshots are kept.
+#[derive(Clone)]
+struct Snapshots {
+    store: Arc<dyn SnapshotStore>,
+    /// What the one that is kept reaches.
+    kept: Arc<tokio::sync::Mutex<Option<LogId>>>,
+    /// Bytes made, or read, at once.
+    piece_bytes: usize,
 }
 
 impl<P: Platform> Machine<P> {
-    /// The machine as its last snapshot left it; openraft replays the log behind it.
+    /// The machine as its last snapshot left it; openraft replays the log behind it. Snapshots go in pieces of `piece_bytes`.
     ///
     /// # Errors
     /// When the snapshot cannot be read.
-    pub async fn open(snapshots: Arc<dyn SnapshotStore>, clock: Arc<ClusterClock<P>>) -> io::Result<Self> {
+    pub async fn open(
+        store: Arc<dyn SnapshotStore>,
+        clock: Arc<ClusterClock<P>>,
+        piece_bytes: usize,
+    ) -> io::Result<Self> {
+        let last = store.last().await?;
         let mut machine = Self {
             state: Arc::new(State::new(StateMachine::default())),
             clock,
             last: None,
             membership: StoredMembershipOf::<Types<P>>::default(),
-            snapshots,
-            current: Arc::default(),
+            snapshots: Snapshots { store, kept: Arc::default(), piece_bytes },
         };
-        if let Some(image) = machine.snapshots.load().await? {
-            machine.take(image)?;
+        if let Some(image) = last {
+            machine.install(&image).await?;
         }
         Ok(machine)
     }
@@ -150,20 +151,19 @@ impl<P: Platform> Machine<P> {
         self.last.as_ref().map(log_id_from_raft::<P>)
     }
 
-    fn take(&mut self, image: Bytes) -> io::Result<()> {
-        let (head, body) = open_image(image.clone())?;
-        let machine = StateMachine::decode(&body).map_err(|error| invalid(format!("snapshot: {error}")))?;
+    /// Takes over the state in an image, once all of it is read and its place on the disk is its own.
+    async fn install(&mut self, image: &Arc<dyn Image>) -> io::Result<()> {
+        let (head, offset) = Head::read(image).await?;
+        let meta = head.meta::<P>()?;
+        let machine = image::read_state(image, offset, self.snapshots.piece_bytes).await?;
+        self.snapshots.keep::<P>(image, head.last).await?;
         self.clock.installed(machine.now());
-        self.last = head.last.map(log_id_to_raft::<P>);
-        self.membership = StoredMembershipOf::<Types<P>>::new(
-            head.membership_at.map(log_id_to_raft::<P>),
-            head.membership.into_raft()?,
-        );
+        self.last = meta.last_log_id;
+        self.membership = meta.last_membership;
         let mut shared = lock(&self.state.machine);
         *shared = machine;
         self.state.publish(shared);
         self.state.publish_removed();
-        *lock(&self.current) = Some(image);
         #[cfg(feature = "deliberate-bugs")]
         self.show(&crate::probe::Step::Installed(self.last.as_ref().map(log_id_from_raft::<P>)));
         Ok(())
@@ -190,38 +190,21 @@ impl<P: Platform> Machine<P> {
     }
 }
 
-fn invalid(reason: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, reason.into())
-}
-
-fn open_image(mut image: Bytes) -> io::Result<(ImageHead, Bytes)> {
-    if image.len() < 5 {
-        return Err(invalid("snapshot: too short"));
+impl Snapshots {
+    /// Keeps an image unless one that reaches as far or further is kept: what was made here may be older by now than what came
+    /// from another node.
+    async fn keep<P: Platform>(&self, image: &Arc<dyn Image>, last: Option<LogId>) -> io::Result<()> {
+        let mut kept = self.kept.lock().await;
+        if *kept < last {
+            image::when_room::<P, _>(|| Arc::clone(image).keep()).await?;
+            *kept = last;
+        }
+        Ok(())
     }
-    let version = image.get_u8();
-    if version != IMAGE_VERSION {
-        return Err(invalid(format!("snapshot: version {version} is unknown to this build; run a newer version")));
-    }
-    let length = image.get_u32_le() as usize;
-    if image.len() < length {
-        return Err(invalid("snapshot: too short"));
-    }
-    let head = wire::decode(&image.split_to(length))?;
-    Ok((head, image))
-}
-
-fn close_image(head: &ImageHead, state: &[u8]) -> Vec<u8> {
-    let head = wire::encode(head);
-    let mut out = BytesMut::with_capacity(5 + head.len() + state.len());
-    out.put_u8(IMAGE_VERSION);
-    out.put_u32_le(u32::try_from(head.len()).unwrap_or(u32::MAX));
-    out.put_slice(&head);
-    out.put_slice(state);
-    out.into()
 }
 
 impl<P: Platform> RaftStateMachine<Types<P>> for Machine<P> {
-    type SnapshotData = Bytes;
+    type SnapshotData = Arc<dyn Image>;
     type SnapshotBuilder = Builder<P>;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogIdOf<Types<P>>>, StoredMembershipOf<Types<P>>)> {
@@ -263,62 +246,48 @@ impl<P: Platform> RaftStateMachine<Types<P>> for Machine<P> {
 
     async fn get_snapshot_builder(&mut self) -> Builder<P> {
         Builder {
-            frozen: lock(&self.state.machine).freeze(),
+            frozen: Some(lock(&self.state.machine).freeze()),
             last: self.last,
             membership: self.membership.clone(),
-            snapshots: Arc::clone(&self.snapshots),
-            current: Arc::clone(&self.current),
+            snapshots: self.snapshots.clone(),
         }
     }
 
-    async fn install_snapshot(&mut self, _meta: &SnapshotMetaOf<Types<P>>, image: Bytes) -> io::Result<()> {
-        let kept = image.clone();
-        self.snapshots.save(Box::new(move || kept.to_vec())).await?;
-        self.take(image)
+    async fn install_snapshot(&mut self, _meta: &SnapshotMetaOf<Types<P>>, image: Arc<dyn Image>) -> io::Result<()> {
+        self.install(&image).await
     }
 
-    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<Types<P>, Bytes>>> {
-        let Some(image) = lock(&self.current).clone() else { return Ok(None) };
-        Ok(Some(SnapshotOf::<Types<P>, Bytes> { meta: image_meta::<P>(&image)?, snapshot: image }))
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<Types<P>, Arc<dyn Image>>>> {
+        let Some(image) = self.snapshots.store.last().await? else { return Ok(None) };
+        let (head, _) = Head::read(&image).await?;
+        Ok(Some(SnapshotOf::<Types<P>, Arc<dyn Image>> { meta: head.meta::<P>()?, snapshot: image }))
     }
-}
-
-/// What openraft wants to know of an image.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn image_meta<P: Platform>(image: &Bytes) -> io::Result<SnapshotMetaOf<Types<P>>> {
-    let (head, _) = open_image(image.clone())?;
-    Ok(SnapshotMetaOf::<Types<P>> {
-        last_log_id: head.last.map(log_id_to_raft::<P>),
-        last_membership: StoredMembershipOf::<Types<P>>::new(
-            head.membership_at.map(log_id_to_raft::<P>),
-            head.membership.into_raft()?,
-        ),
-    })
 }
 
 /// Makes one snapshot from a frozen state while the machine goes on.
 pub struct Builder<P: Platform> {
-    frozen: quorate_limits::Frozen,
+    /// Let go as it is written.
+    frozen: Option<Frozen>,
     last: Option<LogIdOf<Types<P>>>,
     membership: StoredMembershipOf<Types<P>>,
-    snapshots: Arc<dyn SnapshotStore>,
-    current: Arc<Mutex<Option<Bytes>>>,
+    snapshots: Snapshots,
 }
 
 impl<P: Platform> RaftSnapshotBuilder<Types<P>> for Builder<P> {
-    type SnapshotData = Bytes;
+    type SnapshotData = Arc<dyn Image>;
 
-    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types<P>, Bytes>> {
-        let head = ImageHead {
-            last: self.last.as_ref().map(log_id_from_raft::<P>),
-            membership_at: self.membership.log_id().as_ref().map(log_id_from_raft::<P>),
-            membership: WireMembership::from_raft(self.membership.membership()),
-        };
-        let frozen = self.frozen.clone();
-        let image = self.snapshots.save(Box::new(move || close_image(&head, &frozen.encode()))).await?;
-        *lock(&self.current) = Some(image.clone());
-        Ok(SnapshotOf::<Types<P>, Bytes> { meta: image_meta::<P>(&image)?, snapshot: image })
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types<P>, Arc<dyn Image>>> {
+        let frozen = self.frozen.take().ok_or_else(|| io::Error::other("a snapshot is made once"))?;
+        let head = Head::new::<P>(self.last.as_ref(), &self.membership);
+        let image = image::when_room::<P, _>(|| self.snapshots.store.begin()).await?;
+        for piece in std::iter::once(head.encode()).chain(frozen.into_pieces(self.snapshots.piece_bytes)) {
+            let piece = Bytes::from(piece);
+            image::when_room::<P, _>(|| Arc::clone(&image).append(piece.clone())).await?;
+        }
+        self.snapshots.keep::<P>(&image, head.last).await?;
+        Ok(SnapshotOf::<Types<P>, Arc<dyn Image>> { meta: head.meta::<P>()?, snapshot: image })
     }
 }
+
+#[cfg(test)]
+mod tests;

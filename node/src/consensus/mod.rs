@@ -8,10 +8,12 @@ mod clock;
 mod convert;
 pub mod founding;
 mod handover;
+mod image;
 mod link;
 mod machine;
 mod network;
 pub mod older_disk;
+mod receiver;
 mod service;
 mod types;
 pub mod wire;
@@ -38,6 +40,7 @@ pub use service::PeerService;
 pub use types::{Applied, Member, Proposal, Types};
 
 use self::network::Network;
+use self::receiver::Receiver;
 use crate::platform::Platform;
 use crate::storage::{Disk, LogAdapter, LogId};
 
@@ -61,6 +64,8 @@ pub struct Tuning {
     pub snapshot_bytes: u64,
     /// Log entries kept behind a snapshot, for followers that lag a little.
     pub keep_behind_snapshot: u64,
+    /// Bytes of a snapshot that are written, read or sent at once.
+    pub snapshot_piece_bytes: usize,
 }
 
 impl Default for Tuning {
@@ -72,6 +77,7 @@ impl Default for Tuning {
             snapshot_every: 50_000,
             snapshot_bytes: 256 << 20,
             keep_behind_snapshot: 5_000,
+            snapshot_piece_bytes: 1 << 20,
         }
     }
 }
@@ -127,6 +133,7 @@ pub struct Consensus<P: Platform> {
     state: Arc<State>,
     clock: Arc<ClusterClock<P>>,
     link: Arc<Link<P>>,
+    receiver: Arc<Receiver>,
     platform: PhantomData<P>,
 }
 
@@ -137,6 +144,7 @@ impl<P: Platform> Clone for Consensus<P> {
             state: Arc::clone(&self.state),
             clock: Arc::clone(&self.clock),
             link: Arc::clone(&self.link),
+            receiver: Arc::clone(&self.receiver),
             platform: PhantomData,
         }
     }
@@ -149,7 +157,8 @@ impl<P: Platform> Consensus<P> {
     /// When the disk cannot be read or the settings contradict each other.
     pub async fn start(disk: &Disk, link: Arc<Link<P>>, tuning: &Tuning) -> io::Result<Self> {
         let clock = Arc::new(ClusterClock::default());
-        let machine = Machine::open(Arc::clone(&disk.snapshots), Arc::clone(&clock)).await?;
+        let piece_bytes = tuning.snapshot_piece_bytes;
+        let machine = Machine::open(Arc::clone(&disk.snapshots), Arc::clone(&clock), piece_bytes).await?;
         check_snapshot(machine.last(), disk.log.state().purged)?;
         let state = machine.state();
         link.judge_by(Arc::clone(&state));
@@ -164,11 +173,13 @@ impl<P: Platform> Consensus<P> {
         });
         let log = LogAdapter::<P>::new(Arc::clone(&disk.log), observe);
         let config = Arc::new(tuning.config()?);
-        let raft = Raft::new(link.me(), config, Network::new(Arc::clone(&link)), log, machine)
+        let network = Network::new(Arc::clone(&link), piece_bytes);
+        let raft = Raft::new(link.me(), config, network, log, machine)
             .await
             .map_err(|fatal| io::Error::other(fatal.to_string()))?;
         P::spawn(snapshot_by_volume(raft.clone(), volume, tuning.snapshot_bytes));
-        Ok(Self { raft, state, clock, link, platform: PhantomData })
+        let receiver = Arc::new(Receiver::new(Arc::clone(&disk.snapshots)));
+        Ok(Self { raft, state, clock, link, receiver, platform: PhantomData })
     }
 
     /// The applied state.
@@ -184,6 +195,11 @@ impl<P: Platform> Consensus<P> {
     /// The way to other nodes.
     pub fn link(&self) -> &Arc<Link<P>> {
         &self.link
+    }
+
+    /// Snapshots on their way in.
+    fn receiver(&self) -> &Receiver {
+        &self.receiver
     }
 
     pub(crate) fn raft(&self) -> &RaftOf<P> {

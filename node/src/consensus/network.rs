@@ -18,34 +18,34 @@ use openraft::raft::{
 
 use super::acknowledged::Acknowledged;
 use super::convert::{decode_payload, encode_payload, log_id_from_raft, log_id_to_raft, vote_from_raft, vote_to_raft};
+use super::image::{piece_length, verify};
 use super::link::{CallError, Link};
 use super::older_disk::OlderDisk;
 use super::types::{Member, Types};
 use super::wire::{self, Append, AppendAnswer, Kind, SnapshotAnswer, SnapshotPiece, Transfer, VoteAnswer, VoteAsk};
 use crate::platform::Platform;
-use crate::storage::Record;
+use crate::storage::{Image, Record};
 use crate::transport::Lane;
 
 /// How long an append may take at least: openraft allows one heartbeat, which a busy disk can need for one fsync, and
 /// giving up would only send the same records again.
 const APPEND_TIMEOUT: Duration = Duration::from_millis(300);
-/// How much of a snapshot travels in one frame.
-const SNAPSHOT_PIECE_LEN: usize = 1 << 20;
 /// How long one piece may take. A lost answer holds the follower up for as long.
 const SNAPSHOT_PIECE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The last piece is answered when the whole is installed; another second for each of so many bytes.
-const SNAPSHOT_INSTALLED_PER_SECOND: usize = 32 << 20;
+const SNAPSHOT_INSTALLED_PER_SECOND: u64 = 32 << 20;
 
 /// Makes openraft's connections.
 pub struct Network<P: Platform> {
     link: Arc<Link<P>>,
     acknowledged: Arc<Acknowledged>,
+    piece_bytes: usize,
 }
 
 impl<P: Platform> Network<P> {
-    /// A network over `link`.
-    pub fn new(link: Arc<Link<P>>) -> Self {
-        Self { link, acknowledged: Arc::default() }
+    /// A network over `link`. Snapshots travel in frames of `piece_bytes`.
+    pub fn new(link: Arc<Link<P>>, piece_bytes: usize) -> Self {
+        Self { link, acknowledged: Arc::default(), piece_bytes }
     }
 }
 
@@ -55,13 +55,14 @@ pub struct Connection<P: Platform> {
     target: u64,
     lane: Lane,
     acknowledged: Arc<Acknowledged>,
+    piece_bytes: usize,
     platform: PhantomData<P>,
 }
 
 impl<P: Platform> Network<P> {
     fn connection(&self, target: u64, lane: Lane) -> Connection<P> {
-        let acknowledged = Arc::clone(&self.acknowledged);
-        Connection { link: Arc::clone(&self.link), target, lane, acknowledged, platform: PhantomData }
+        let (acknowledged, piece_bytes) = (Arc::clone(&self.acknowledged), self.piece_bytes);
+        Connection { link: Arc::clone(&self.link), target, lane, acknowledged, piece_bytes, platform: PhantomData }
     }
 }
 
@@ -148,32 +149,28 @@ impl<P: Platform> Connection<P> {
     async fn send_snapshot(
         &self,
         vote: &VoteOf<Types<P>>,
-        image: &Bytes,
+        image: &Arc<dyn Image>,
     ) -> Result<VoteOf<Types<P>>, RPCError<Types<P>>> {
-        let crc = crc32fast::hash(image);
+        verify(image, self.piece_bytes).await.map_err(|error| unreadable(&error))?;
+        let (total, crc) = (image.length(), image.checksum());
         let mut offset = 0;
         loop {
-            let end = image.len().min(offset + SNAPSHOT_PIECE_LEN);
-            let piece = SnapshotPiece {
-                vote: vote_from_raft::<P>(vote),
-                total: image.len() as u64,
-                crc,
-                offset: offset as u64,
-                bytes: image[offset..end].to_vec(),
-            };
-            let installing = Duration::from_secs((end / SNAPSHOT_INSTALLED_PER_SECOND) as u64);
+            let bytes = Arc::clone(image).read(offset, piece_length(image, offset, self.piece_bytes)).await;
+            let bytes = bytes.map_err(|error| unreadable(&error))?.into();
+            let piece = SnapshotPiece { vote: vote_from_raft::<P>(vote), total, crc, offset, bytes };
+            let installing = Duration::from_secs((offset + piece.bytes.len() as u64) / SNAPSHOT_INSTALLED_PER_SECOND);
             let limit = SNAPSHOT_PIECE_TIMEOUT + installing;
             let body = self.call(Kind::Snapshot, Lane::Snapshot, wire::encode(&piece), limit).await?;
             match wire::decode(&body).map_err(|error| unreadable(&error))? {
                 SnapshotAnswer::Installed(vote) => return Ok(vote_to_raft::<P>(vote)),
-                SnapshotAnswer::Continue(at) => offset = usize::try_from(at).unwrap_or(0).min(image.len()),
+                SnapshotAnswer::Continue(at) => offset = at.min(total),
             }
         }
     }
 }
 
 impl<P: Platform> RaftNetworkV2<Types<P>> for Connection<P> {
-    type SnapshotData = Bytes;
+    type SnapshotData = Arc<dyn Image>;
 
     async fn append_entries(
         &mut self,
@@ -213,7 +210,7 @@ impl<P: Platform> RaftNetworkV2<Types<P>> for Connection<P> {
     async fn full_snapshot(
         &mut self,
         vote: VoteOf<Types<P>>,
-        snapshot: SnapshotOf<Types<P>, Bytes>,
+        snapshot: SnapshotOf<Types<P>, Arc<dyn Image>>,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types<P>>, StreamingError<Types<P>>> {

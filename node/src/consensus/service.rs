@@ -1,10 +1,9 @@
 //! Answers the frames of other nodes.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use openraft::alias::SnapshotOf;
 use openraft::raft::{AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
@@ -15,8 +14,10 @@ use super::Consensus;
 use super::autopilot::Autopilot;
 use super::convert::{log_id_from_raft, log_id_to_raft, vote_from_raft, vote_to_raft};
 use super::founding::Founding;
-use super::machine::{FEATURE_LEVEL, image_meta};
+use super::image::Head;
+use super::machine::FEATURE_LEVEL;
 use super::network::append_to_raft;
+use super::receiver::Received;
 use super::types::Types;
 use super::wire::{
     self, Answer, Append, AppendAnswer, Envelope, ForwardAnswer, Kind, PromiseAsk, Read, ReadAnswer, Refusal,
@@ -24,12 +25,8 @@ use super::wire::{
 };
 use crate::admission::{LeaderQueue, TurnedAway};
 use crate::platform::Platform;
-use crate::storage::Room;
-use crate::sync::lock;
+use crate::storage::{Image, Room, is_full};
 use crate::transport::Service;
-
-/// The largest snapshot a node takes in.
-const SNAPSHOT_LEN_MAX: u64 = 4 << 30;
 
 /// The receiving end of everything nodes say to each other.
 pub struct PeerService<P: Platform> {
@@ -38,14 +35,6 @@ pub struct PeerService<P: Platform> {
     founding: Arc<Founding<P>>,
     room: Arc<Room>,
     autopilot: Arc<Autopilot<P>>,
-    /// Snapshots on their way in, by sender.
-    incoming: Mutex<BTreeMap<u64, Incoming>>,
-}
-
-struct Incoming {
-    crc: u32,
-    total: u64,
-    bytes: BytesMut,
 }
 
 impl<P: Platform> Service for PeerService<P> {
@@ -76,7 +65,7 @@ impl<P: Platform> PeerService<P> {
         room: Arc<Room>,
         autopilot: Arc<Autopilot<P>>,
     ) -> Self {
-        Self { consensus, queue, founding, room, autopilot, incoming: Mutex::default() }
+        Self { consensus, queue, founding, room, autopilot }
     }
 
     async fn answer(&self, envelope: &Envelope, body: Bytes) -> Answer {
@@ -143,40 +132,26 @@ impl<P: Platform> PeerService<P> {
         })
     }
 
-    /// Takes the pieces in; a piece out of order names the offset wanted instead.
-    fn collect(&self, from: u64, piece: &SnapshotPiece) -> Result<Option<Bytes>, u64> {
-        let mut incoming = lock(&self.incoming);
-        if piece.offset == 0 {
-            incoming.insert(from, Incoming { crc: piece.crc, total: piece.total, bytes: BytesMut::new() });
-        }
-        let Some(entry) = incoming.get_mut(&from) else { return Err(0) };
-        if entry.crc != piece.crc || entry.total != piece.total || entry.bytes.len() as u64 != piece.offset {
-            let wanted = if entry.crc == piece.crc { entry.bytes.len() as u64 } else { 0 };
-            return Err(wanted);
-        }
-        if entry.bytes.len() as u64 + piece.bytes.len() as u64 > piece.total.min(SNAPSHOT_LEN_MAX) {
-            incoming.remove(&from);
-            return Err(0);
-        }
-        entry.bytes.extend_from_slice(&piece.bytes);
-        if (entry.bytes.len() as u64) < piece.total {
-            return Ok(None);
-        }
-        let whole = incoming.remove(&from).map(|entry| entry.bytes.freeze()).unwrap_or_default();
-        if crc32fast::hash(&whole) == piece.crc { Ok(Some(whole)) } else { Err(0) }
-    }
-
     async fn snapshot(&self, from: u64, body: Bytes) -> Answer {
         let piece: SnapshotPiece = wire::decode(&body).map_err(malformed)?;
-        let image = match self.collect(from, &piece) {
-            Err(wanted) => return reply(&SnapshotAnswer::Continue(wanted)),
-            Ok(None) => return reply(&SnapshotAnswer::Continue(piece.offset + piece.bytes.len() as u64)),
-            Ok(Some(image)) => image,
+        let vote = piece.vote;
+        let refuse = |error: io::Error| {
+            if is_full(&error) {
+                return Refusal::DiskFull;
+            }
+            tracing::error!("cannot take a snapshot in from node {from:016x}: {error}");
+            Refusal::NotRunning
         };
-        let meta = image_meta::<P>(&image).map_err(malformed)?;
-        let snapshot = SnapshotOf::<Types<P>, Bytes> { meta, snapshot: image };
+        let image = match self.consensus.receiver().take(from, piece).await.map_err(refuse)? {
+            Received::Wanted(offset) => return reply(&SnapshotAnswer::Continue(offset)),
+            Received::Outvoted(by) => return reply(&SnapshotAnswer::Installed(by)),
+            Received::Whole(image) => image,
+        };
+        let (head, _) = Head::read(&image).await.map_err(malformed)?;
+        let meta = head.meta::<P>().map_err(malformed)?;
+        let snapshot = SnapshotOf::<Types<P>, Arc<dyn Image>> { meta, snapshot: image };
         let raft = self.consensus.raft();
-        let response = raft.install_full_snapshot(vote_to_raft::<P>(piece.vote), snapshot).await;
+        let response = raft.install_full_snapshot(vote_to_raft::<P>(vote), snapshot).await;
         let response = response.map_err(|_| Refusal::NotRunning)?;
         reply(&SnapshotAnswer::Installed(vote_from_raft::<P>(&response.vote)))
     }

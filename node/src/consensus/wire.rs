@@ -137,6 +137,8 @@ pub enum Refusal {
     OlderDisk(OlderDisk),
     /// The sender is a former member of this cluster; its id never becomes a member's again.
     Removed,
+    /// There is no room for it on the disk.
+    DiskFull,
 }
 
 /// An answer: a body, or why there is none.
@@ -326,7 +328,7 @@ pub struct SnapshotPiece {
 pub enum SnapshotAnswer {
     /// Go on behind this offset; 0 begins anew.
     Continue(u64),
-    /// It is installed; the node's vote.
+    /// It is installed, or the sender leads no more; the node's vote.
     Installed(Vote),
 }
 

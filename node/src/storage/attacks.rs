@@ -74,9 +74,21 @@ fn start(folder: &Path, node: u64) -> Result<Found, String> {
     let (log, records) = (disk.log.state(), disk.log.read(0..u64::MAX, usize::MAX).map_err(text)?);
     disk.log.bind(node, boot).map_err(text)?;
     disk.snapshots.bind(node);
-    let image = block(disk.snapshots.load()).map_err(text)?;
+    let image = block(last(&*disk.snapshots)).map_err(text)?;
     let (node, boot) = (identity.as_ref().map(|identity| identity.node), identity.map(|identity| identity.boot));
     Ok(Found { log, records, image, node, boot })
+}
+
+async fn last(snapshots: &dyn SnapshotStore) -> io::Result<Option<Bytes>> {
+    let Some(image) = snapshots.last().await? else { return Ok(None) };
+    let length = usize::try_from(image.length()).unwrap();
+    image.read(0, length).await.map(Some)
+}
+
+async fn keep(snapshots: &dyn SnapshotStore, bytes: &str) {
+    let image = snapshots.begin().await.unwrap();
+    image.clone().append(bytes.to_owned().into()).await.unwrap();
+    image.keep().await.unwrap();
 }
 
 fn flush(log: &FileLog) {
@@ -115,7 +127,7 @@ fn live(folder: &Path, node: u64, starts: u64) {
         log.save_vote(Vote { term: 2 * boot + 1, node, committed: true }).unwrap();
         log.append(records(2 * boot + 1, begin + 7..begin + 14)).unwrap();
         flush(&log);
-        block(snapshots.save(Box::new(move || format!("image of start {boot}").into_bytes()))).unwrap();
+        block(keep(&snapshots, &format!("image of start {boot}")));
         log.purge(id(2 * boot, 3)).unwrap();
         flush(&log);
     }
@@ -303,24 +315,79 @@ fn every_crash_point_of_the_last_writes_starts_with_all_that_was_flushed() {
 }
 
 #[test]
-fn every_crash_point_of_a_replaced_file_starts_with_the_old_one() {
+fn every_crash_point_of_a_replaced_identity_starts_with_the_old_one() {
     let (top, scratch) = (scratch(), scratch());
     live(top.path(), NODE, 1);
     let folder = scratch.path().join("data");
     let before = read_all(top.path());
     write_all(&folder, &before);
-    let right = [start(&folder, NODE).unwrap()];
-    let mut points = 0;
-    for (file, temporary) in [("node.json", "node.tmp"), ("snapshot.bin", "snapshot.tmp")] {
-        for length in 0..=before[Path::new(file)].len() {
-            let mut files = before.clone();
-            files.insert(temporary.into(), before[Path::new(file)][..length].to_vec());
-            write_all(&folder, &files);
-            assert_eq!(start(&folder, NODE), Ok(right[0].clone()), "{temporary} of {length} bytes");
-            points += 1;
-        }
+    let right = start(&folder, NODE);
+    let whole = &before[Path::new("node.json")];
+    for length in 0..=whole.len() {
+        let mut files = before.clone();
+        files.insert("node.tmp".into(), whole[..length].to_vec());
+        write_all(&folder, &files);
+        assert_eq!(start(&folder, NODE), right, "node.tmp of {length} bytes");
     }
-    figure(&format!("crash points of identity and snapshot: {points}, all started right"));
+    figure(&format!("crash points of the identity: {}, all started right", whole.len() + 1));
+}
+
+/// Two at a time: one that is made here, one that comes from another node.
+#[test]
+fn every_crash_point_of_snapshots_on_their_way_starts_with_the_old_one_until_a_new_one_is_kept() {
+    let (top, scratch) = (scratch(), scratch());
+    live(top.path(), NODE, 1);
+    let folder = scratch.path().join("data");
+    write_all(&folder, &read_all(top.path()));
+    let old = start(&folder, NODE).unwrap();
+    let snapshots = FileSnapshotStore::open(top.path()).unwrap();
+    snapshots.bind(NODE);
+    let (mut at, mut seen) = (old.clone(), read_all(top.path()));
+    let mut points = 0;
+    // The folder goes over from what was seen last to what it is now: each file by every length between, all of it zeros at
+    // first, and then whole.
+    let mut step = |after: Option<&str>| {
+        let now = read_all(top.path());
+        for (path, bytes) in now.iter().filter(|(path, bytes)| seen.get(*path) != Some(*bytes) && after.is_none()) {
+            let before = seen.get(path).map_or(0, Vec::len);
+            for length in before.min(bytes.len())..=bytes.len() {
+                for zeros in [false, true] {
+                    let mut torn = bytes[..length].to_vec();
+                    if zeros {
+                        torn[before.min(length)..].fill(0);
+                    }
+                    let mut files = seen.clone();
+                    files.insert(path.clone(), torn);
+                    write_all(&folder, &files);
+                    assert_eq!(start(&folder, NODE), Ok(at.clone()), "{} of {length} bytes", path.display());
+                    points += 1;
+                }
+            }
+        }
+        if let Some(image) = after {
+            at.image = Some(Bytes::copy_from_slice(image.as_bytes()));
+        }
+        write_all(&folder, &now);
+        assert_eq!(start(&folder, NODE), Ok(at.clone()));
+        seen = now;
+    };
+    let made = block(snapshots.begin()).unwrap();
+    step(None);
+    let received = block(snapshots.begin()).unwrap();
+    step(None);
+    for piece in ["a first piece, ", "a second one"] {
+        block(made.clone().append(piece.into())).unwrap();
+        step(None);
+        block(received.clone().append(piece.to_uppercase().into())).unwrap();
+        step(None);
+    }
+    block(received.keep()).unwrap();
+    step(Some("A FIRST PIECE, A SECOND ONE"));
+    block(made.clone().append(", a third".into())).unwrap();
+    step(None);
+    block(made.keep()).unwrap();
+    step(Some("a first piece, a second one, a third"));
+    figure(&format!("crash points of two snapshots on their way: {points}, all started right"));
 }
 
 #[test]

@@ -83,7 +83,7 @@ impl IdentityStore for FileIdentityStore {
         let stored = Stored { version: VERSION, checksum: checksum(identity)?, identity: identity.clone() };
         let mut text = serde_json::to_vec_pretty(&stored)?;
         text.push(b'\n');
-        replace_file(&self.path, &[&text])
+        replace_file(&self.path, &text)
     }
 }
 

@@ -151,20 +151,33 @@ pub trait LogStore: Send + Sync + 'static {
     }
 }
 
-/// Makes a snapshot's bytes; runs where blocking is allowed.
-pub type ProduceImage = Box<dyn FnOnce() -> Vec<u8> + Send>;
+/// A snapshot's image on its way to the disk, or there: opaque bytes, as many as the state has, so they are never all in
+/// memory. One that is dropped and was not kept is gone.
+pub trait Image: fmt::Debug + Send + Sync + 'static {
+    /// Bytes so far.
+    fn length(&self) -> u64;
+    /// The CRC-32 of the bytes as they were appended.
+    fn checksum(&self) -> u32;
+    /// Adds a piece behind the last one, durably. When the disk refuses, nothing of it is there, and if the disk is full it may
+    /// be added again.
+    fn append(self: Arc<Self>, piece: Bytes) -> BoxFuture<'static, io::Result<()>>;
+    /// Bytes from an offset on. An image that was replaced meanwhile can still be read.
+    fn read(self: Arc<Self>, offset: u64, length: usize) -> BoxFuture<'static, io::Result<Bytes>>;
+    /// Puts it in the place of the last snapshot, durably and as a whole: after a crash there is the old one or this one.
+    /// Nothing may be appended any more. If the disk is full it may be tried again.
+    fn keep(self: Arc<Self>) -> BoxFuture<'static, io::Result<()>>;
+}
 
-/// Where the last snapshot is kept. An image is opaque here; it is stored with a checksum of the file's own.
+/// Where the last snapshot is kept. It is stored with a checksum of the file's own.
 pub trait SnapshotStore: Send + Sync + 'static {
-    /// Ties what is saved from now on to a node; a snapshot of another one is refused when it is loaded.
+    /// Ties what is kept from now on to a node; a snapshot of another one is refused.
     fn bind(&self, node: u64) {
         let _ = node;
     }
-    /// Replaces the snapshot, durably and as a whole: after a crash there is the old one or the new one. Waits for room on a
-    /// full disk.
-    fn save(&self, produce: ProduceImage) -> BoxFuture<'static, io::Result<Bytes>>;
-    /// The last snapshot saved.
-    fn load(&self) -> BoxFuture<'static, io::Result<Option<Bytes>>>;
+    /// Begins an image beside the last snapshot.
+    fn begin(&self) -> BoxFuture<'static, io::Result<Arc<dyn Image>>>;
+    /// The last snapshot kept. The first time it is read through, and refused when it is damaged.
+    fn last(&self) -> BoxFuture<'static, io::Result<Option<Arc<dyn Image>>>>;
 }
 
 /// Where a node's identity is kept. Calls block until the identity is on the disk; it changes a few times in a life.

@@ -1,4 +1,4 @@
-//! Replacing a small or large file as a whole: after a crash there is the old one or the new one.
+//! Replacing a small file as a whole: after a crash there is the old one or the new one.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -9,10 +9,10 @@ fn temporary(path: &Path) -> PathBuf {
     path.with_extension("tmp")
 }
 
-/// Writes `parts` one behind the other into the place of `path`, durably.
-pub(super) fn replace_file(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+/// Puts `bytes` in the place of `path`, durably.
+pub(super) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary(path);
-    write_and_sync(&temporary, parts).inspect_err(|_| {
+    write_and_sync(&temporary, bytes).inspect_err(|_| {
         // It may hold the room that the next try needs.
         let _ = fs::remove_file(&temporary);
     })?;
@@ -20,11 +20,9 @@ pub(super) fn replace_file(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     sync_folder_of(path)
 }
 
-fn write_and_sync(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+fn write_and_sync(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
-    for part in parts {
-        file.write_all(part)?;
-    }
+    file.write_all(bytes)?;
     file.sync_all()
 }
 

@@ -70,16 +70,32 @@ pub async fn run(options: Options) -> Result<(), String> {
     let mut figures = rates(&rig, options).await?;
     let times = times(&rig, options, &figures).await?;
     drop(rig);
-    println!("memory: a cluster of its own, {} counters", report::short(f64::from(memory::COUNTERS)));
-    let Memory { held, snapshot_peak, node } = memory::measure().await?;
     figures.extend(times);
-    figures.push(Figure::new("memory per counter", "bytes", vec![held]));
-    figures.push(Figure::new("memory per counter, peak during a snapshot", "bytes", vec![snapshot_peak]));
-    figures.push(Figure::new("memory of a node with a million counters", "MB", vec![node / 1e6]));
+    figures.extend(memory().await?);
     figures.push(Figure::new("fdatasync of 4 KiB, median", "ms", vec![fdatasync]));
     write_down(options, &figures)?;
     println!("measured in {:.0} s", begun.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Measures only what counters cost in memory, and prints it.
+///
+/// # Errors
+/// Something does not run.
+pub async fn memory_alone() -> Result<(), String> {
+    let figures = memory().await?;
+    println!("\n{}", report::table(&figures));
+    Ok(())
+}
+
+async fn memory() -> Result<[Figure; 3], String> {
+    println!("memory: a cluster of its own, {} counters", report::short(f64::from(memory::COUNTERS)));
+    let Memory { held, snapshot_peak, node } = memory::measure().await?;
+    Ok([
+        Figure::new("memory per counter", "bytes", vec![held]),
+        Figure::new("memory per counter, peak during a snapshot", "bytes", vec![snapshot_peak]),
+        Figure::new("memory of a node with a million counters", "MB", vec![node / 1e6]),
+    ])
 }
 
 /// What goes: all rows in each round.

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use quorate_tests::bench::{Options, run};
+use clap::{Parser, ValueEnum};
+use quorate_tests::bench::{Options, memory_alone, run};
 
 /// Measures three nodes of the built program and a bare server, in turns.
 ///
@@ -18,12 +18,25 @@ struct Arguments {
     /// Seconds of each row in each round.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
+    /// Measures only this, prints it, and writes nothing.
+    #[arg(long)]
+    only: Option<Part>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Part {
+    /// What counters cost in memory; half a minute.
+    Memory,
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
-    let Arguments { runs, seconds } = Arguments::parse();
-    match run(Options { runs, seconds }).await {
+    let Arguments { runs, seconds, only } = Arguments::parse();
+    let measured = match only {
+        Some(Part::Memory) => memory_alone().await,
+        None => run(Options { runs, seconds }).await,
+    };
+    match measured {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             eprintln!("bench: {reason}");

@@ -12,13 +12,12 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use quorate_node::platform::Platform as _;
 use quorate_node::storage::{
-    Disk, FlushDone, Identity, IdentityStore, LogId, LogState, LogStore, ProduceImage, Record, SnapshotStore, Space,
-    Vote,
+    Disk, FlushDone, Identity, IdentityStore, Image, LogId, LogState, LogStore, Record, SnapshotStore, Space, Vote,
 };
 
 use super::Sim;
@@ -51,20 +50,20 @@ impl FlushTime {
 }
 
 /// A node's disk. It outlives the node; clones are the same disk.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SimDisk {
     flush_time: FlushTime,
     state: Arc<Mutex<State>>,
 }
 
 /// One incarnation's access to the disk.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Handle {
     disk: SimDisk,
     epoch: u64,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     /// Counts crashes and wipes; a handle of an earlier one is dead.
     epoch: u64,
@@ -105,13 +104,13 @@ impl Copy {
     }
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 struct Log {
     state: LogState,
     records: BTreeMap<u64, Record>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 enum Change {
     Append(Vec<Record>),
     Vote(Vote),
@@ -337,21 +336,85 @@ impl LogStore for Handle {
 }
 
 impl SnapshotStore for Handle {
-    fn save(&self, produce: ProduceImage) -> BoxFuture<'static, io::Result<Bytes>> {
+    fn begin(&self) -> BoxFuture<'static, io::Result<Arc<dyn Image>>> {
         let handle = self.clone();
         async move {
-            let image = Bytes::from(produce());
-            handle.disk.flush_time.pass().await;
-            handle.room().await;
-            handle.alive()?.snapshot = Some(image.clone());
-            Ok(image)
+            handle.write_image().await?;
+            Ok(Arc::new(SimImage { handle, bytes: Mutex::default() }) as Arc<dyn Image>)
         }
         .boxed()
     }
 
-    fn load(&self) -> BoxFuture<'static, io::Result<Option<Bytes>>> {
+    fn last(&self) -> BoxFuture<'static, io::Result<Option<Arc<dyn Image>>>> {
         let handle = self.clone();
-        async move { Ok(handle.alive()?.snapshot.clone()) }.boxed()
+        async move {
+            let bytes = handle.alive()?.snapshot.clone();
+            let image = |bytes: Bytes| Arc::new(SimImage { handle, bytes: Mutex::new(bytes.into()) }) as Arc<dyn Image>;
+            Ok(bytes.map(image))
+        }
+        .boxed()
+    }
+}
+
+impl Handle {
+    /// One write of an image, durable at once; the image is lost in a crash until it is kept.
+    async fn write_image(&self) -> io::Result<()> {
+        self.disk.flush_time.pass().await;
+        let state = self.alive()?;
+        if state.failing {
+            Err(io::Error::other(FLUSH_FAILED))
+        } else if state.full {
+            Err(io::ErrorKind::StorageFull.into())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// An image of one incarnation.
+#[derive(Debug)]
+struct SimImage {
+    handle: Handle,
+    bytes: Mutex<BytesMut>,
+}
+
+impl Image for SimImage {
+    fn length(&self) -> u64 {
+        self.bytes.lock().unwrap().len() as u64
+    }
+
+    fn checksum(&self) -> u32 {
+        crc32fast::hash(&self.bytes.lock().unwrap())
+    }
+
+    fn append(self: Arc<Self>, piece: Bytes) -> BoxFuture<'static, io::Result<()>> {
+        async move {
+            self.handle.write_image().await?;
+            self.bytes.lock().unwrap().extend_from_slice(&piece);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn read(self: Arc<Self>, offset: u64, length: usize) -> BoxFuture<'static, io::Result<Bytes>> {
+        async move {
+            drop(self.handle.alive()?);
+            let offset = usize::try_from(offset).unwrap();
+            let bytes = self.bytes.lock().unwrap();
+            let read = bytes.get(offset..offset + length).ok_or(io::ErrorKind::UnexpectedEof)?;
+            Ok(Bytes::copy_from_slice(read))
+        }
+        .boxed()
+    }
+
+    fn keep(self: Arc<Self>) -> BoxFuture<'static, io::Result<()>> {
+        async move {
+            self.handle.write_image().await?;
+            let bytes = Bytes::copy_from_slice(&self.bytes.lock().unwrap());
+            self.handle.alive()?.snapshot = Some(bytes);
+            Ok(())
+        }
+        .boxed()
     }
 }
 

@@ -343,6 +343,8 @@ fn shape() -> Shape {
     let tuning = Tuning {
         snapshot_every: 30 + chance::below(200),
         keep_behind_snapshot: 5 + chance::below(40),
+        // A few kilobytes in all: mostly many pieces, sometimes one.
+        snapshot_piece_bytes: 1 << (6 + chance::below(9)),
         ..Tuning::default()
     };
     let slow_disks_permille = if chance::happens(500) { 0 } else { 500 };

@@ -2,61 +2,77 @@ use std::fs;
 
 use super::*;
 
-async fn save(store: &FileSnapshotStore, image: &'static [u8]) -> Bytes {
-    store.save(Box::new(|| image.to_vec())).await.unwrap()
+async fn save(folder: &Path, image: &'static [u8]) {
+    save_of(7, folder, image).await;
 }
 
-async fn load(store: &FileSnapshotStore) -> Result<Option<Bytes>, String> {
-    store.load().await.map_err(|error| error.to_string())
+async fn save_of(node: u64, folder: &Path, bytes: &'static [u8]) {
+    let store = FileSnapshotStore::open(folder).unwrap();
+    store.bind(node);
+    let image = store.begin().await.unwrap();
+    image.clone().append(Bytes::from_static(bytes)).await.unwrap();
+    image.keep().await.unwrap();
+}
+
+/// What a start finds.
+async fn load(folder: &Path) -> Result<Option<Bytes>, String> {
+    let store = FileSnapshotStore::open(folder).unwrap();
+    store.bind(7);
+    let Some(image) = store.last().await.map_err(|error| error.to_string())? else { return Ok(None) };
+    Ok(Some(image.clone().read(0, usize::try_from(image.length()).unwrap()).await.unwrap()))
 }
 
 #[tokio::test]
 async fn a_snapshot_saved_is_loaded_again_and_replaces_the_one_before() {
     let folder = tempfile::tempdir().unwrap();
-    let store = FileSnapshotStore::open(folder.path()).unwrap();
-    assert_eq!(load(&store).await.unwrap(), None);
-    assert!(!store.is_present());
+    let is_present = || FileSnapshotStore::open(folder.path()).unwrap().is_present();
+    assert_eq!(load(folder.path()).await.unwrap(), None);
+    assert!(!is_present());
     for image in [&b"first"[..], b"", b"third"] {
-        assert_eq!(save(&store, image).await, image);
-        assert_eq!(load(&FileSnapshotStore::open(folder.path()).unwrap()).await.unwrap().unwrap(), image);
+        save(folder.path(), image).await;
+        assert_eq!(load(folder.path()).await.unwrap().unwrap(), image);
     }
-    assert!(store.is_present());
+    assert!(is_present());
 }
 
 #[tokio::test]
-async fn a_snapshot_half_written_is_removed_and_the_old_one_stays() {
+async fn snapshots_half_written_are_removed_and_the_old_one_stays() {
     let folder = tempfile::tempdir().unwrap();
-    let store = FileSnapshotStore::open(folder.path()).unwrap();
-    save(&store, b"old").await;
-    let half = folder.path().join("snapshot.tmp");
-    fs::write(&half, b"QUORS").unwrap();
-    let store = FileSnapshotStore::open(folder.path()).unwrap();
-    assert!(!half.exists());
-    assert_eq!(load(&store).await.unwrap().unwrap(), b"old"[..]);
+    save(folder.path(), b"old").await;
+    for number in ["0", "17"] {
+        fs::write(folder.path().join(format!("snapshot.{number}.tmp")), b"QUORS").unwrap();
+    }
+    let other = folder.path().join("snapshot.mine.tmp");
+    fs::write(&other, b"somebody's").unwrap();
+    assert_eq!(load(folder.path()).await.unwrap().unwrap(), b"old"[..]);
+    let left = || fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left(), 2);
+    assert!(other.exists());
+    // And nothing is in the way of new ones.
+    save(folder.path(), b"new").await;
+    assert_eq!((load(folder.path()).await.unwrap().unwrap(), left()), (b"new"[..].into(), 2));
 }
 
 #[tokio::test]
 async fn a_snapshot_damaged_anywhere_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let store = FileSnapshotStore::open(folder.path()).unwrap();
-    save(&store, b"an image").await;
+    save(folder.path(), b"an image").await;
     let path = folder.path().join("snapshot.bin");
     let whole = fs::read(&path).unwrap();
     for at in 0..whole.len() {
         let mut bytes = whole.clone();
         bytes[at] ^= 4;
         fs::write(&path, &bytes).unwrap();
-        load(&store).await.expect_err("a flipped bit");
+        load(folder.path()).await.expect_err("a flipped bit");
         fs::write(&path, &whole[..at]).unwrap();
-        load(&store).await.expect_err("a cut file");
+        load(folder.path()).await.expect_err("a cut file");
     }
 }
 
 #[tokio::test]
 async fn a_refused_snapshot_names_file_damage_and_remedy() {
     let folder = tempfile::tempdir().unwrap();
-    let store = FileSnapshotStore::open(folder.path()).unwrap();
-    save(&store, b"an image").await;
+    save(folder.path(), b"an image").await;
     let path = folder.path().join("snapshot.bin");
     let whole = fs::read(&path).unwrap();
     let file = path.display();
@@ -66,7 +82,7 @@ async fn a_refused_snapshot_names_file_damage_and_remedy() {
         let mut bytes = whole.clone();
         change(&mut bytes);
         fs::write(&path, bytes).unwrap();
-        load(&store)
+        load(folder.path())
     };
     assert_eq!(
         refused(|bytes| bytes.truncate(5)).await.unwrap_err(),
@@ -95,22 +111,18 @@ async fn a_refused_snapshot_names_file_damage_and_remedy() {
 #[tokio::test]
 async fn a_snapshot_of_another_node_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let store = FileSnapshotStore::open(folder.path()).unwrap();
-    store.bind(7);
-    save(&store, b"an image").await;
-    store.bind(8);
-    let refusal = load(&store).await.unwrap_err();
-    assert!(refusal.contains("is of node 0000000000000007, but this folder is of node 0000000000000008"), "{refusal}");
-    store.bind(7);
-    assert_eq!(load(&store).await.unwrap().unwrap(), b"an image"[..]);
+    save_of(8, folder.path(), b"an image").await;
+    let refusal = load(folder.path()).await.unwrap_err();
+    assert!(refusal.contains("is of node 0000000000000008, but this folder is of node 0000000000000007"), "{refusal}");
+    save_of(7, folder.path(), b"an image").await;
+    assert_eq!(load(folder.path()).await.unwrap().unwrap(), b"an image"[..]);
 }
 
 #[tokio::test]
 async fn a_snapshot_of_an_endless_file_is_refused_before_it_is_read() {
     let folder = tempfile::tempdir().unwrap();
-    let store = FileSnapshotStore::open(folder.path()).unwrap();
-    save(&store, b"an image").await;
+    save(folder.path(), b"an image").await;
     let file = fs::File::options().write(true).open(folder.path().join("snapshot.bin")).unwrap();
     file.set_len(1 << 42).unwrap();
-    assert!(load(&store).await.unwrap_err().contains("another length"));
+    assert!(load(folder.path()).await.unwrap_err().contains("another length"));
 }

@@ -70,7 +70,7 @@ fn data_without_identity_is_refused() {
 async fn a_snapshot_without_identity_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (disk, lock) = Disk::open(folder.path()).unwrap();
-    disk.snapshots.save(Box::new(|| b"image".to_vec())).await.unwrap();
+    disk.snapshots.begin().await.unwrap().keep().await.unwrap();
     drop((disk, lock));
     assert!(refusal(folder.path()).contains("holds a log or a snapshot but no node.json"));
 }

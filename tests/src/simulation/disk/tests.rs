@@ -3,6 +3,7 @@ use openraft_rt_sim::SimRuntime;
 use quorate_node::storage::ClusterId;
 
 use super::*;
+use crate::storage_suite::snapshots::{keep, last};
 use crate::storage_suite::{flush, id, record, records};
 
 const VOTE: Vote = Vote { term: 3, node: 7, committed: true };
@@ -102,25 +103,44 @@ fn a_handle_of_a_crashed_node_changes_nothing() {
         assert_eq!(old.log.save_vote(VOTE).unwrap_err().to_string(), crashed);
         assert_eq!(old.log.purge(id(1, 0)).unwrap_err().to_string(), crashed);
         assert_eq!(flush(&*old.log).await.unwrap_err().to_string(), crashed);
-        assert_eq!(old.snapshots.save(Box::new(Vec::new)).await.unwrap_err().to_string(), crashed);
+        assert_eq!(old.snapshots.begin().await.unwrap_err().to_string(), crashed);
         assert_eq!(old.identity.save(&Identity { boot: 9, ..identity() }).unwrap_err().to_string(), crashed);
         let new = disk.open();
         assert_eq!(new.identity.load().unwrap(), Some(identity()));
-        assert_eq!(new.snapshots.load().await.unwrap(), None);
+        assert_eq!(last(&*new.snapshots).await, None);
         assert_eq!(new.log.state(), LogState { last: Some(id(1, 0)), ..LogState::default() });
     });
 }
 
 #[test]
-fn a_snapshot_saved_across_a_crash_is_the_old_one_as_a_whole() {
+fn a_snapshot_written_across_a_crash_at_any_point_is_the_old_one_as_a_whole() {
     simulate(async {
         let disk = SimDisk::default();
-        let node = disk.open();
-        node.snapshots.save(Box::new(|| b"old".to_vec())).await.unwrap();
-        let saving = node.snapshots.save(Box::new(|| b"new".to_vec()));
-        let (saved, ()) = futures::join!(saving, async { disk.crash(0) });
-        assert_eq!(saved.unwrap_err().to_string(), "the node that opened this disk has crashed");
-        assert_eq!(disk.open().snapshots.load().await.unwrap().unwrap(), "old");
+        keep(&*disk.open().snapshots, [b"o", b"ld"]).await.unwrap();
+        // A beginning, three pieces, and its taking the place of the old one.
+        for crash_at in 0..5 {
+            let node = disk.open();
+            let mut step = 0;
+            let mut crash = || {
+                if step == crash_at {
+                    disk.crash(0);
+                }
+                step += 1;
+            };
+            let written: std::io::Result<()> = async {
+                let (image, ()) = futures::join!(node.snapshots.begin(), async { crash() });
+                let image = image?;
+                for piece in ["n", "e", "w"] {
+                    let (appended, ()) = futures::join!(image.clone().append(piece.into()), async { crash() });
+                    appended?;
+                }
+                let (kept, ()) = futures::join!(image.keep(), async { crash() });
+                kept
+            }
+            .await;
+            assert_eq!(written.unwrap_err().to_string(), "the node that opened this disk has crashed");
+            assert_eq!(last(&*disk.open().snapshots).await.unwrap(), "old", "crash at {crash_at}");
+        }
     });
 }
 
@@ -130,13 +150,13 @@ fn a_wiped_disk_is_empty() {
         let disk = SimDisk::default();
         let node = disk.open();
         node.identity.save(&identity()).unwrap();
-        node.snapshots.save(Box::new(|| b"image".to_vec())).await.unwrap();
+        keep(&*node.snapshots, [b"image"]).await.unwrap();
         node.log.append(vec![record(1, 0)]).unwrap();
         flush(&*node.log).await.unwrap();
         disk.wipe();
         let node = disk.open();
         assert_eq!(node.identity.load().unwrap(), None);
-        assert_eq!(node.snapshots.load().await.unwrap(), None);
+        assert_eq!(last(&*node.snapshots).await, None);
         assert_eq!(node.log.state(), LogState::default());
     });
 }
