@@ -297,6 +297,49 @@ pub enum DecommissionState {
     Left,
 }
 
+/// The body of `POST /v1/cluster/bootstrap`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with `members`")]
+pub struct BootstrapBody {
+    /// All of the cluster's first members; the node that is asked is one of them.
+    pub members: Vec<FoundingMember>,
+}
+
+/// One of a cluster's first members.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with `id` and `name`")]
+pub struct FoundingMember {
+    /// Its Raft id.
+    pub id: HexId,
+    /// Its name, the pod's on Kubernetes.
+    pub name: String,
+}
+
+/// The answer to a founding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BootstrapAnswer {
+    /// The new cluster's id, hex digits.
+    pub cluster_id: String,
+}
+
+/// The body of `POST /v1/cluster/transfer-leader`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TransferBody {
+    /// Who is to lead; without: whichever voter is the furthest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<HexId>,
+}
+
+/// The answer to a transfer of leadership.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TransferAnswer {
+    /// Who leads now.
+    pub leader: HexId,
+}
+
 /// One member of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -12,6 +12,7 @@ mod failover;
 mod forerunner_a;
 mod founding;
 mod members;
+mod operator_client;
 mod policies;
 mod stopped;
 mod windows;

@@ -8,12 +8,12 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Response, StatusCode};
-use quorate_crds::api::{DecommissionAnswer, DecommissionState, HexId, OwnerName, PolicyChanged, policy_ref};
+use quorate_crds::api::{
+    BootstrapAnswer, BootstrapBody, DecommissionAnswer, DecommissionState, HexId, OwnerName, PolicyChanged,
+    TransferAnswer, TransferBody, policy_ref,
+};
 use quorate_crds::{parse_policy, parse_policy_set};
 use quorate_limits::{Leaving, Owner, PolicyChange, PolicyConflict, PolicyName, PolicyOutcome};
-
-use serde::Deserialize;
-use serde_json::json;
 
 use super::{CHANGE_DEADLINE, Doors, answer};
 use crate::admission::UnavailableReason;
@@ -93,12 +93,6 @@ fn unknown(reason: UnavailableReason) -> Response<Body> {
     answer::error(StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Transfer {
-    to: Option<HexId>,
-}
-
 /// `POST /v1/cluster/transfer-leader`, with `{"to":ID}` or without a body; only the leader can.
 pub(super) async fn transfer_leader(
     State(doors): State<Arc<Doors>>,
@@ -109,27 +103,14 @@ pub(super) async fn transfer_leader(
         Err(response) => return *response,
     };
     let body = if body.is_empty() { b"{}" } else { &body[..] };
-    let transfer: Transfer = match serde_json::from_slice(body) {
+    let transfer: TransferBody = match serde_json::from_slice(body) {
         Ok(transfer) => transfer,
         Err(error) => return answer::bad_request([error]),
     };
     match doors.node.transfer_leader(transfer.to.map(|id| id.0)).await {
-        Ok(leader) => answer::json(StatusCode::OK, &json!({ "leader": HexId(leader) })),
+        Ok(leader) => answer::json(StatusCode::OK, &TransferAnswer { leader: HexId(leader) }),
         Err(reason) => answer::error(StatusCode::CONFLICT, reason),
     }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Bootstrap {
-    members: Vec<FoundingMember>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FoundingMember {
-    id: HexId,
-    name: String,
 }
 
 /// `POST /v1/cluster/bootstrap`: founds the cluster with exactly these members. Again with the same is no error.
@@ -138,8 +119,8 @@ pub(super) async fn bootstrap(State(doors): State<Arc<Doors>>, body: Result<Byte
         Ok(body) => body,
         Err(response) => return *response,
     };
-    let members = match serde_json::from_slice::<Bootstrap>(&body) {
-        Ok(Bootstrap { members }) => members,
+    let members = match serde_json::from_slice::<BootstrapBody>(&body) {
+        Ok(BootstrapBody { members }) => members,
         Err(error) => return answer::bad_request([error]),
     };
     if !(1..=NODES_MAX).contains(&members.len()) {
@@ -158,8 +139,8 @@ pub(super) async fn bootstrap(State(doors): State<Arc<Doors>>, body: Result<Byte
     }
     match doors.node.bootstrap(members).await {
         Ok(()) => {
-            let cluster = doors.node.identity().cluster.map(|id| id.to_string()).unwrap_or_default();
-            answer::json(StatusCode::OK, &json!({ "clusterId": cluster }))
+            let cluster_id = doors.node.identity().cluster.map(|id| id.to_string()).unwrap_or_default();
+            answer::json(StatusCode::OK, &BootstrapAnswer { cluster_id })
         }
         Err(reason) => answer::error(StatusCode::CONFLICT, reason),
     }

@@ -1,0 +1,77 @@
+//! What no real node does: silence, floods, nonsense. `tests/tests/cluster/operator_client.rs` calls real nodes.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// A node that answers each connection with these bytes, and a client of it.
+async fn node_that_says(answer: &'static [u8]) -> (Limiters, Target) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let _ = stream.read(&mut [0; 4096]).await;
+                stream.write_all(answer).await.unwrap();
+                if answer.is_empty() {
+                    std::future::pending::<()>().await;
+                }
+            });
+        }
+    });
+    let ports = Ports { http: address.port(), admin: address.port() };
+    (Limiters::new(ports), Target { pod: "edge-0".to_owned(), ip: address.ip() })
+}
+
+#[tokio::test]
+async fn refusal_names_pod_address_route_status_and_the_words_of_the_node() {
+    let (limiters, target) =
+        node_that_says(b"HTTP/1.1 409 Conflict\r\ncontent-length: 20\r\n\r\n{\"error\":\"it leads\"}").await;
+    let error = limiters.transfer_leader(&target, None).await.unwrap_err();
+    let address = SocketAddr::new(target.ip, limiters.ports.admin);
+    assert_eq!(
+        error.to_string(),
+        format!("pod edge-0 at {address}, POST /v1/cluster/transfer-leader: answered 409 Conflict: it leads")
+    );
+}
+
+#[tokio::test]
+async fn node_that_is_not_there_is_not_sent_to() {
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let limiters = Limiters::new(Ports { http: port, admin: port });
+    let target = Target { pod: "edge-0".to_owned(), ip: [127, 0, 0, 1].into() };
+    let error = limiters.cluster(&target).await.unwrap_err();
+    assert!(matches!(&error.failure, Failure::NotSent(text) if text.contains("refused")), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_that_says_nothing_is_given_up() {
+    let (limiters, target) = node_that_says(b"").await;
+    let error = limiters.cluster(&target).await.unwrap_err();
+    assert_eq!(error.failure, Failure::Late(LOOK_DEADLINE));
+    let error = limiters.decommission(&target, HexId(1)).await.unwrap_err();
+    assert_eq!(error.failure, Failure::Late(CHANGE_DEADLINE));
+}
+
+#[tokio::test]
+async fn answer_beyond_the_bound_is_not_read() {
+    let (limiters, target) = node_that_says(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n{").await;
+    let error = limiters.policies(&target).await.unwrap_err();
+    assert_eq!(error.failure, Failure::TooLong);
+}
+
+#[tokio::test]
+async fn answer_of_another_shape_is_told_apart() {
+    let (limiters, target) = node_that_says(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+    let error = limiters.cluster(&target).await.unwrap_err();
+    assert!(matches!(&error.failure, Failure::Unreadable(text) if text.contains("clusterId")), "{error}");
+}
+
+#[test]
+fn long_words_are_cut() {
+    let cut = words(&vec![b'x'; 3 * WORDS_BYTES_MAX]);
+    assert_eq!(cut.chars().count(), WORDS_BYTES_MAX + 1);
+    assert_eq!(words(b"plain"), "plain");
+}
