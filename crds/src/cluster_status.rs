@@ -100,7 +100,7 @@ pub struct MemberStatus {
     pub role: Role,
     /// Whether the leader hears from it.
     pub reachable: bool,
-    /// Log entries it is behind the leader.
+    /// Log entries it is behind the leader, in whole thousands; fewer count as caught up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<i64>,
     /// The version of its program.

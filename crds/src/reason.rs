@@ -152,12 +152,9 @@ reasons! {
         "Nothing.";
 
     // RateLimitCluster: on its way
-    Founding [Ready = False, Progressing = True, Upgradeable = False]:
+    Founding [Ready = False, Progressing = True, QuorumHealthy = False, Upgradeable = False]:
         "The pods start, and the cluster is founded once all of them are up and empty.",
         "Wait. If it lasts, look at the pods that `status.nextSteps` names: `kubectl describe pod`.";
-    CreatingObjects [Progressing = True]:
-        "The cluster's objects are created or put right.",
-        "Wait.";
     ScalingUp [Progressing = True, Upgradeable = False]:
         "New pods start; each joins as a learner and votes once it has caught up.",
         "Wait.";
@@ -179,10 +176,10 @@ reasons! {
     WaitingForQuorum [Progressing = True]:
         "The next step would leave fewer healthy voters than a majority, so it waits.",
         "Bring the members back that `status.members` shows as unreachable or lagging.";
-    Paused [Progressing = False]:
+    Paused [Progressing = False, Upgradeable = False]:
         "`spec.paused` is true: the operator watches and changes nothing.",
         "Set `spec.paused` to false.";
-    Deleting [Ready = False, Progressing = True]:
+    Deleting [Ready = False, Progressing = True, Upgradeable = False]:
         "The cluster is being deleted.",
         "Wait.";
     WaitingForPerson [Progressing = True]:
@@ -190,13 +187,13 @@ reasons! {
         "Delete the pods that `status.nextSteps` names, one at a time, in that order.";
 
     // RateLimitCluster: not as it should be
-    NoLeader [Ready = False, Progressing = True]:
+    NoLeader [Ready = False, QuorumHealthy = False, Progressing = True, Degraded = True, Upgradeable = False]:
         "No node knows a leader; requests are answered as unavailable until there is one.",
         "An election takes about a second. If it lasts: see QuorumLost.";
-    QuorumLost [Ready = False, QuorumHealthy = False, Degraded = True]:
+    QuorumLost [Ready = False, QuorumHealthy = False, Degraded = True, Upgradeable = False]:
         "Fewer voters than a majority are reachable; nothing can be decided, and nothing is lost.",
         "Bring the voters' pods and nodes back with their volumes. The operator makes no change that could harm them.";
-    Unreachable [Ready = Unknown, QuorumHealthy = Unknown]:
+    Unreachable [Ready = Unknown, QuorumHealthy = Unknown, Degraded = Unknown, Upgradeable = Unknown]:
         "No pod answers the operator, which says nothing about whether they serve.",
         "Check the network between the operator and the pods, and NetworkPolicies.";
     MemberUnhealthy [Degraded = True, Upgradeable = False]:
@@ -208,13 +205,13 @@ reasons! {
     RolloutStalled [Degraded = True, Upgradeable = False]:
         "An operation took longer than `rollout.progressDeadline`.",
         "See `status.operation` and `status.nextSteps`. Putting the old spec back is safe: pods that never got ready are replaced first.";
-    ForeignClaims [Progressing = False, Degraded = True]:
+    ForeignClaims [Ready = False, Progressing = False, Degraded = True, Upgradeable = False]:
         "The claims hold the data of more than one cluster; nothing is touched.",
         "Delete the claims whose data is not needed (annotation quorate.dev/cluster-id), or use another name.";
-    FounderLost [Progressing = True, Degraded = True]:
+    FounderLost [Ready = False, Progressing = True, Degraded = True, Upgradeable = False]:
         "The founding names a node whose disk is not there any more, and no node has data.",
         "There is nothing left to save: delete the cluster with its claims, and create it again.";
-    InvalidSpec [Progressing = False, Degraded = True]:
+    InvalidSpec [Progressing = False, Degraded = True, Upgradeable = False]:
         "The spec breaks a rule that the API server did not check.",
         "The message names the field and what to write.";
 

@@ -6,6 +6,7 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
 
 use crate::events::Events;
+use crate::limiter::Limiters;
 use crate::metrics::Metrics;
 
 /// The client and what goes with it. Cheap to clone.
@@ -16,6 +17,8 @@ pub struct Context {
     pub client: Client,
     /// The namespaces to look after; none for all.
     pub namespaces: Vec<String>,
+    /// Speaks to limiter nodes.
+    pub limiters: Limiters,
     /// Publishes Events.
     pub events: Events,
     /// Counts.

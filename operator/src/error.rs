@@ -11,6 +11,12 @@ pub enum Error {
         /// What the API server said.
         source: kube::Error,
     },
+    /// An object that should be this cluster's is another's.
+    #[error("{what} belongs to another object of that name; it waits until that is gone")]
+    NotOurs {
+        /// Which.
+        what: String,
+    },
     /// It took longer than anything should.
     #[error("{what} took longer than {seconds} s")]
     TooSlow {
@@ -31,6 +37,7 @@ impl Error {
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
+            Self::NotOurs { .. } => "NotOurs",
             Self::TooSlow { .. } => "TooSlow",
             Self::Api { source: kube::Error::Api(status), .. } => match status.code {
                 401 | 403 => "Forbidden",

@@ -20,6 +20,7 @@ use crate::cli::Cli;
 use crate::context::Context;
 use crate::events::Events;
 use crate::lease::Election;
+use crate::limiter::{Limiters, Ports};
 use crate::metrics::Metrics;
 use crate::{cluster, http, policy};
 
@@ -54,6 +55,7 @@ pub async fn run(cli: Cli) -> Result<(), Ended> {
     let context = Context {
         events: Events::new(client.clone(), me.clone()),
         client: client.clone(),
+        limiters: Limiters::new(Ports::default()),
         namespaces: cli.namespaces(),
         metrics: Arc::clone(&metrics),
     };

@@ -77,15 +77,20 @@ fn owned(wanted: &Wanted, name: String) -> ObjectMeta {
         name: Some(name),
         namespace: Some(wanted.namespace.clone()),
         labels: Some(wanted.names.labels()),
-        owner_references: Some(vec![OwnerReference {
-            api_version: API_VERSION.to_owned(),
-            kind: CLUSTER_KIND.to_owned(),
-            name: wanted.names.cluster(),
-            uid: wanted.uid.clone(),
-            controller: Some(true),
-            block_owner_deletion: Some(true),
-        }]),
+        owner_references: Some(vec![owner(wanted, true)]),
         ..ObjectMeta::default()
+    }
+}
+
+/// Names the `RateLimitCluster` as an owner; one that controls, or one that only takes the object with it.
+pub(super) fn owner(wanted: &Wanted, controls: bool) -> OwnerReference {
+    OwnerReference {
+        api_version: API_VERSION.to_owned(),
+        kind: CLUSTER_KIND.to_owned(),
+        name: wanted.names.cluster(),
+        uid: wanted.uid.clone(),
+        controller: Some(controls),
+        block_owner_deletion: Some(controls),
     }
 }
 

@@ -17,6 +17,8 @@ pub const LAG_MAX: u64 = 1000;
 /// Everything that was read of one cluster.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Read<'a> {
+    /// The uid of its `RateLimitCluster`.
+    pub uid: &'a str,
     /// Its `StatefulSet`.
     pub stateful_set: Option<&'a StatefulSet>,
     /// The pods that its labels select.
@@ -83,6 +85,8 @@ pub struct SeenClaim {
     pub uid: String,
     /// The cluster whose data is on it, as far as was noted.
     pub cluster: Option<String>,
+    /// The `RateLimitCluster` owns it, so it goes when that goes.
+    pub goes_along: bool,
     /// It is on its way out.
     pub terminating: bool,
 }
@@ -159,7 +163,7 @@ impl Observed {
         let claims = read
             .claims
             .iter()
-            .filter_map(|claim| Some((names.ordinal_of_claim(claim.metadata.name.as_deref()?)?, seen_claim(claim))));
+            .filter_map(|claim| Some((names.ordinal_of_claim(claim.metadata.name.as_deref()?)?, seen_claim(claim, read.uid))));
         let told = read.answers.iter().flat_map(|(_, answer)| &answer.members);
         let told = told.filter(|member| member.role == Role::Voter).map(|member| member.name.as_str());
         let voters: BTreeSet<usize> = match &membership {
@@ -203,8 +207,10 @@ fn seen_pod(pod: &Pod, answer: Option<&ClusterAnswer>, membership: Option<&Membe
     }
 }
 
-fn seen_claim(claim: &PersistentVolumeClaim) -> SeenClaim {
+fn seen_claim(claim: &PersistentVolumeClaim, uid: &str) -> SeenClaim {
+    let owners = claim.metadata.owner_references.as_deref().unwrap_or_default();
     SeenClaim {
+        goes_along: owners.iter().any(|owner| owner.uid == uid),
         uid: claim.metadata.uid.clone().unwrap_or_default(),
         cluster: annotation(claim.metadata.annotations.as_ref(), CLUSTER_ID_ANNOTATION),
         terminating: claim.metadata.deletion_timestamp.is_some(),
@@ -230,11 +236,15 @@ fn founding(map: &ConfigMap) -> Founding {
     }
 }
 
-/// Only a leader knows who is reachable and how far they are. Of two that call themselves leader the one of the higher
-/// term is.
-fn membership(answers: &[(&str, &ClusterAnswer)]) -> Option<Membership> {
+/// The answer of the leader. Of two that call themselves leader the one of the higher term is.
+pub fn leading<'a>(answers: impl IntoIterator<Item = &'a ClusterAnswer>) -> Option<&'a ClusterAnswer> {
     let leads = |answer: &&ClusterAnswer| answer.leader == Some(answer.node);
-    let answer = answers.iter().map(|(_, answer)| *answer).filter(leads).max_by_key(|answer| answer.term)?;
+    answers.into_iter().filter(leads).max_by_key(|answer| answer.term)
+}
+
+/// Only a leader knows who is reachable and how far they are.
+fn membership(answers: &[(&str, &ClusterAnswer)]) -> Option<Membership> {
+    let answer = leading(answers.iter().map(|(_, answer)| *answer))?;
     let members = answer.members.iter().map(|member| SeenMember {
         id: member.id.0,
         name: member.name.clone(),

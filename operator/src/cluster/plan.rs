@@ -44,12 +44,16 @@ pub enum Step {
         /// All of the founding's members.
         members: BTreeMap<u64, String>,
     },
-    /// Note on this claim whose data is on it.
+    /// Note on this claim whose data is on it, and whether it goes when the `RateLimitCluster` goes.
     MarkClaim {
         /// Its number.
         claim: usize,
+        /// Its uid.
+        uid: String,
         /// The cluster's id.
         cluster: String,
+        /// It goes with the `RateLimitCluster`, which then owns it; so nobody needs to be there to delete it.
+        goes_along: bool,
     },
     /// `PUT /v1/cluster/members/{id}/decommission`, to the leader. The node stays out until it is started anew.
     Decommission {
@@ -77,8 +81,6 @@ pub enum Step {
         /// Its uid.
         uid: String,
     },
-    /// Let the `RateLimitCluster` go; its objects go with it.
-    RemoveFinalizer,
 }
 
 impl fmt::Display for Step {
@@ -91,7 +93,6 @@ impl fmt::Display for Step {
             Self::Evict { pod, .. } => write!(f, "evict pod {pod}"),
             Self::DeletePod { pod, .. } => write!(f, "delete pod {pod}, which is not ready"),
             Self::DeleteClaim { claim, .. } => write!(f, "delete claim {claim}"),
-            Self::RemoveFinalizer => f.write_str("let the cluster go"),
         }
     }
 }
@@ -141,7 +142,8 @@ impl Plan {
 pub fn plan(wanted: &Wanted, template: &str, seen: &Observed) -> Plan {
     let view = View { wanted, template, seen };
     let mut plan = if wanted.deleting {
-        view.delete()
+        // What it owns goes with it, claims too if they are to.
+        Plan::hands_off(None, Reason::Deleting)
     } else if wanted.spec.paused {
         Plan::hands_off(seen.operation, Reason::Paused)
     } else {
@@ -159,16 +161,6 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    /// The cluster goes: its claims first if they are to go, then its name; the rest is owned by it.
-    fn delete(&self) -> Plan {
-        let plan = Plan::hands_off(None, Reason::Deleting);
-        let doomed = self.wanted.spec.storage.retention.on_delete == RetentionPolicy::Delete;
-        match self.seen.claims.iter().find(|(_, claim)| doomed && !claim.terminating) {
-            Some((&claim, seen)) => plan.step(Step::DeleteClaim { claim, uid: seen.uid.clone() }),
-            None => plan.step(Step::RemoveFinalizer),
-        }
-    }
-
     /// Once founded: goes on with the operation in flight, else begins what is most pressing.
     fn run(&self) -> Plan {
         let begun = self.seen.operation.and_then(|operation| self.go_on(operation));
@@ -201,13 +193,17 @@ impl View<'_> {
     fn tidy(&self) -> Option<Plan> {
         let steady = Plan::of(None, self.pods(), Reason::Steady);
         let cluster = self.seen.cluster_id()?;
+        let goes_along = self.wanted.spec.storage.retention.on_delete == RetentionPolicy::Delete;
         let unmarked = self.seen.claims.iter().find(|(ordinal, claim)| {
             let pod = self.seen.pods.get(ordinal);
             let node = pod.and_then(|pod| pod.node.as_ref()).and_then(|node| node.cluster.as_deref());
-            claim.cluster.is_none() && !claim.terminating && node == Some(cluster)
+            let marked = claim.cluster.as_deref() == Some(cluster);
+            !claim.terminating
+                && (claim.cluster.is_none() && node == Some(cluster) || marked && claim.goes_along != goes_along)
         });
-        if let Some((&claim, _)) = unmarked {
-            return Some(steady.step(Step::MarkClaim { claim, cluster: cluster.to_owned() }));
+        if let Some((&claim, seen)) = unmarked {
+            let uid = seen.uid.clone();
+            return Some(steady.step(Step::MarkClaim { claim, uid, cluster: cluster.to_owned(), goes_along }));
         }
         // A member whose pod will not come back: a node that joined again while its pod was going, say.
         let pods = self.pods();

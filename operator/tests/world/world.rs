@@ -203,7 +203,7 @@ impl World {
         });
         let claims = self.disks.iter().enumerate().filter_map(|(ordinal, disk)| {
             let cluster = disk.as_ref()?.marked.then(|| CLUSTER.to_owned());
-            Some((ordinal, SeenClaim { uid: "u".to_owned(), cluster, terminating: false }))
+            Some((ordinal, SeenClaim { uid: "u".to_owned(), cluster, goes_along: false, terminating: false }))
         });
         let someone_knows = self.members.iter().any(|member| self.healthy(member));
         Observed {

@@ -66,7 +66,8 @@ fn objects_and_answers_make_one_view() {
             (1, SeenPod { uid: text("p1"), template: text(""), ready: false, terminating: true, node: None }),
         ])
     );
-    assert_eq!(seen.claims[&0], SeenClaim { uid: text("c0"), cluster: Some(text("c1")), terminating: false });
+    let claim = SeenClaim { uid: text("c0"), cluster: Some(text("c1")), goes_along: false, terminating: false };
+    assert_eq!(seen.claims[&0], claim);
     assert_eq!(seen.founding, Some(Founding::With(BTreeMap::from([(0x10, text("edge-0"))]))));
     assert_eq!((seen.replicas, seen.operation), (Some(3), Some(InFlight::ReplacePod(1))));
     let membership = seen.membership.unwrap();

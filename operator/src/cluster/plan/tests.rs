@@ -53,7 +53,8 @@ fn running(pods: usize, template: &str) -> Observed {
 }
 
 fn claim(ordinal: usize, cluster: Option<&str>) -> SeenClaim {
-    SeenClaim { uid: format!("claim-{ordinal}"), cluster: cluster.map(ToOwned::to_owned), terminating: false }
+    let cluster = cluster.map(ToOwned::to_owned);
+    SeenClaim { uid: format!("claim-{ordinal}"), cluster, goes_along: false, terminating: false }
 }
 
 /// Pods that were just started on empty disks.
@@ -85,6 +86,10 @@ fn evict(ordinal: usize) -> Step {
 
 fn delete(ordinal: usize) -> Step {
     Step::DeletePod { pod: ordinal, uid: format!("uid-{ordinal}") }
+}
+
+fn mark(claim: usize, goes_along: bool) -> Step {
+    Step::MarkClaim { claim, uid: format!("claim-{claim}"), cluster: "c1".to_owned(), goes_along }
 }
 
 #[test]
@@ -354,23 +359,32 @@ fn member_without_a_pod_to_come_is_taken_out() {
 fn unmarked_claims_are_marked_once_their_nodes_know_the_cluster() {
     let mut seen = running(3, NEW);
     seen.claims.insert(1, claim(1, None));
-    assert_eq!(plan(&three(), NEW, &seen).step, Some(Step::MarkClaim { claim: 1, cluster: "c1".to_owned() }));
+    assert_eq!(plan(&three(), NEW, &seen).step, Some(mark(1, false)));
     pod(&mut seen, 1).node.as_mut().unwrap().cluster = None;
     assert_eq!(plan(&three(), NEW, &seen).step, None);
 }
 
 #[test]
-fn deleted_cluster_goes_with_its_claims_only_if_they_are_to() {
+fn deleted_cluster_is_not_touched() {
     let mut doomed = three();
     doomed.deleting = true;
+    let plan = plan(&doomed, NEW, &running(5, OLD));
+    assert_eq!((plan.pods, plan.step, plan.reason), (None, None, Reason::Deleting));
+}
+
+#[test]
+fn claims_that_are_to_go_with_their_cluster_are_owned_by_it_and_the_reverse() {
+    let mut wanted = three();
+    wanted.spec.storage.retention.on_delete = RetentionPolicy::Delete;
     let mut seen = running(3, NEW);
-    assert_eq!(plan(&doomed, NEW, &seen).step, Some(Step::RemoveFinalizer));
-    doomed.spec.storage.retention.on_delete = RetentionPolicy::Delete;
-    assert_eq!(plan(&doomed, NEW, &seen).step, Some(Step::DeleteClaim { claim: 0, uid: "claim-0".to_owned() }));
+    assert_eq!(plan(&wanted, NEW, &seen).step, Some(mark(0, true)));
     for claim in seen.claims.values_mut() {
-        claim.terminating = true;
+        claim.goes_along = true;
     }
-    assert_eq!(plan(&doomed, NEW, &seen).step, Some(Step::RemoveFinalizer));
+    assert_eq!(plan(&wanted, NEW, &seen).step, None);
+    assert_eq!(plan(&three(), NEW, &seen).step, Some(mark(0, false)), "they are to stay after all");
+    seen.claims.get_mut(&0).unwrap().cluster = Some("c2".to_owned());
+    assert_eq!(plan(&three(), NEW, &seen).reason, Reason::ForeignClaims, "others' data is not owned");
 }
 
 #[test]

@@ -1,0 +1,88 @@
+//! Feels the pulse of clusters with nothing to do: every [`PERIOD`] their leader is asked how things stand, one small
+//! request a cluster, and one that answers differently from before, or not at all, is looked at as a whole. So a change of
+//! leader and a lost member show in the status within seconds, though no object of Kubernetes changed.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::iter;
+use quorate_crds::api::ClusterAnswer;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::observed::LAG_MAX;
+use crate::limiter::{Limiters, Target};
+
+/// Between two questions to the same cluster.
+pub const PERIOD: Duration = Duration::from_secs(2);
+/// The most questions under way at once.
+const ASKED_MAX: usize = 32;
+
+/// The clusters by some key.
+pub struct Pulse<K>(Mutex<HashMap<K, Patient>>);
+
+#[derive(Clone)]
+struct Patient {
+    leader: Target,
+    signs: Signs,
+}
+
+/// What counts as a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Signs {
+    leader: Option<u64>,
+    term: u64,
+    /// Id, whether it is reachable, and whether it is caught up.
+    members: Vec<(u64, bool, bool)>,
+}
+
+impl Signs {
+    fn of(answer: &ClusterAnswer) -> Self {
+        let caught_up = |lag: Option<u64>| lag.is_some_and(|lag| lag <= LAG_MAX);
+        let mut members: Vec<_> =
+            answer.members.iter().map(|m| (m.id.0, m.reachable, caught_up(m.lag))).collect();
+        members.sort_unstable();
+        Self { leader: answer.leader.map(|id| id.0), term: answer.term, members }
+    }
+}
+
+impl<K> Default for Pulse<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Clone + Eq + std::hash::Hash> Pulse<K> {
+    /// From now on this cluster is asked there.
+    pub fn watch(&self, key: K, leader: Target, answer: &ClusterAnswer) {
+        let patient = Patient { leader, signs: Signs::of(answer) };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, patient);
+    }
+
+    /// No more.
+    pub fn forget(&self, key: &K) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// Asks until nobody wants to know any more. A cluster that is told of is asked again once it was looked at.
+    pub async fn run(&self, limiters: &Limiters, tell: impl Fn(K)) {
+        let mut ticks = interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let patients = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let asked = iter(patients).map(|(key, patient)| async move {
+                let answer = limiters.cluster(&patient.leader).await.ok();
+                (answer.as_ref().map(Signs::of).as_ref() != Some(&patient.signs)).then_some(key)
+            });
+            let mut changed = asked.buffer_unordered(ASKED_MAX);
+            while let Some(key) = changed.next().await {
+                if let Some(key) = key {
+                    self.forget(&key);
+                    tell(key);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! One look at a `RateLimitCluster`, and one step: observe → validate → plan → status → build and apply → status. What is
+//! in flight is in the status before anything is done about it, so whoever comes after a crash goes on where it ended.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource as _};
+use quorate_crds::cluster::CLUSTER_KIND;
+use quorate_crds::cluster_status::RateLimitClusterStatus;
+use quorate_crds::quota_policy::API_VERSION;
+use quorate_crds::{FieldError, RateLimitCluster};
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::apply::{self, FIELD_MANAGER, Outcome};
+use super::build::{Size, build, template_name};
+use super::observe::look;
+use super::plan::{Plan, plan};
+use super::pulse::Pulse;
+use super::status::{self, Told};
+use super::validate::{Wanted, validate};
+use super::{CONTROLLER, findings};
+use crate::backoff::Backoff;
+use crate::context::Context;
+use crate::error::Error;
+
+/// A cluster as it is watched: one that cannot be read stops no other.
+pub(super) type Guarded = DeserializeGuard<RateLimitCluster>;
+
+/// The longest that one look and step may take.
+const RECONCILE_MAX: Duration = Duration::from_secs(30);
+/// After a step that went well.
+const AFTER_STEP: Duration = Duration::from_millis(200);
+/// While something is in flight or awaited. Pods, claims and objects are watched besides.
+const IN_FLIGHT: Duration = Duration::from_secs(1);
+/// While all is as wanted. What is watched, and the pulse, come sooner.
+const STEADY: Duration = Duration::from_mins(1);
+
+/// What the looks at the clusters of one controller share.
+pub(super) struct Shared {
+    pub context: Context,
+    pub backoff: Backoff<ObjectRef<Guarded>>,
+    pub pulse: Pulse<ObjectRef<Guarded>>,
+}
+
+impl Shared {
+    /// The cluster is gone.
+    pub fn forget(&self, key: &ObjectRef<Guarded>) {
+        self.backoff.forget(key);
+        self.pulse.forget(key);
+        self.context.metrics.forget(CLUSTER_KIND, object_name(key));
+    }
+}
+
+fn object_name(key: &ObjectRef<Guarded>) -> String {
+    format!("{}/{}", key.namespace.as_deref().unwrap_or_default(), key.name)
+}
+
+/// Looks at a cluster and does the next step.
+pub(super) async fn reconcile(cluster: Arc<Guarded>, shared: Arc<Shared>) -> Result<Action, Error> {
+    let key = ObjectRef::from_obj(&*cluster);
+    let started = Instant::now();
+    let result = timeout(RECONCILE_MAX, look_and_step(&key, &shared)).await;
+    shared.context.metrics.reconciled(CONTROLLER, started.elapsed());
+    let result = result.unwrap_or_else(|_| {
+        let what = format!("a look at RateLimitCluster {}", object_name(&key));
+        Err(Error::TooSlow { what, seconds: RECONCILE_MAX.as_secs() })
+    });
+    match result {
+        Ok(action) => {
+            shared.backoff.forget(&key);
+            Ok(action)
+        }
+        // Nothing can be made there any more, and all that is there goes.
+        Err(error) if error.is_end_of_namespace() => {
+            tracing::debug!(cluster = object_name(&key), "its namespace is being deleted: {error}");
+            Ok(Action::requeue(IN_FLIGHT * 5))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Says how long to wait after an error, longer each time.
+pub(super) fn after_error(cluster: Arc<Guarded>, error: &Error, shared: Arc<Shared>) -> Action {
+    let key = ObjectRef::from_obj(&*cluster);
+    let pause = shared.backoff.failed(key.clone());
+    shared.context.metrics.failed(CONTROLLER, error.label());
+    tracing::warn!(cluster = object_name(&key), reason = error.label(), ?pause, "tried again later: {error}");
+    Action::requeue(pause)
+}
+
+async fn look_and_step(key: &ObjectRef<Guarded>, shared: &Shared) -> Result<Action, Error> {
+    let context = &shared.context;
+    let namespace = key.namespace.as_deref().unwrap_or_default();
+    let api: Api<Guarded> = Api::namespaced(context.client.clone(), namespace);
+    // What the watch showed may be older than what was written last.
+    let found = api.get_opt(&key.name).await;
+    let found = found.map_err(Error::api(format!("reading RateLimitCluster {}", object_name(key))))?;
+    let Some(DeserializeGuard(found)) = found else {
+        shared.forget(key);
+        return Ok(Action::await_change());
+    };
+    match found {
+        Ok(cluster) => match validate(&cluster) {
+            Ok(wanted) => step(shared, key, &cluster, &wanted).await,
+            Err(errors) => {
+                let before = cluster.status.unwrap_or_default();
+                refuse(shared, key, &cluster.metadata, &before, &errors).await
+            }
+        },
+        Err(invalid) => {
+            let before = status_alone(context, key).await?;
+            refuse(shared, key, &invalid.metadata, &before, &[FieldError::new("", invalid.error)]).await
+        }
+    }
+}
+
+/// The status of an object whose spec cannot be read.
+async fn status_alone(context: &Context, key: &ObjectRef<Guarded>) -> Result<RateLimitClusterStatus, Error> {
+    let namespace = key.namespace.as_deref().unwrap_or_default();
+    let resource = ApiResource::erase::<RateLimitCluster>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), namespace, &resource);
+    let found = api.get(&key.name).await;
+    let found = found.map_err(Error::api(format!("reading RateLimitCluster {}", object_name(key))))?;
+    Ok(serde_json::from_value(found.data["status"].clone()).unwrap_or_default())
+}
+
+/// Says what is wrong, and touches nothing.
+async fn refuse(
+    shared: &Shared,
+    key: &ObjectRef<Guarded>,
+    metadata: &ObjectMeta,
+    before: &RateLimitClusterStatus,
+    errors: &[FieldError],
+) -> Result<Action, Error> {
+    shared.pulse.forget(key);
+    let told = status::invalid(before, metadata.generation, findings::invalid(errors), &now());
+    tell(&shared.context, metadata, before, told).await?;
+    Ok(Action::await_change())
+}
+
+async fn step(
+    shared: &Shared,
+    key: &ObjectRef<Guarded>,
+    cluster: &RateLimitCluster,
+    wanted: &Wanted,
+) -> Result<Action, Error> {
+    let Context { client, limiters, .. } = &shared.context;
+    let generation = cluster.meta().generation;
+    let before = cluster.status.clone().unwrap_or_default();
+    let look = look(client, limiters, wanted).await?;
+    let seen = look.observed(wanted, before.operation.as_ref());
+    let plan = plan(wanted, &template_name(wanted), &seen);
+    match look.leader().and_then(|leader| Some((look.target_of(leader.node.0)?, leader))) {
+        Some((target, answer)) => shared.pulse.watch(key.clone(), target, answer),
+        None => shared.pulse.forget(key),
+    }
+    // Before anything is done: the operation that it belongs to.
+    let told = status::status(&before, generation, wanted, &look, &seen, &plan, &now());
+    let before = tell(&shared.context, &cluster.metadata, &before, told).await?;
+    if let Some(pods) = plan.pods {
+        let voters = seen.membership.as_ref().map_or(seen.voters.len(), |known| known.voters().count());
+        apply::objects(client, wanted, &build(wanted, Size { pods, voters })).await?;
+    }
+    let Some(next) = &plan.step else { return Ok(Action::requeue(pause(&plan))) };
+    tracing::info!(cluster = object_name(key), operation = ?plan.operation, "{next}");
+    match apply::step(client, limiters, wanted, &look, next).await? {
+        Outcome::Done => Ok(Action::requeue(AFTER_STEP)),
+        Outcome::Refused(what) => {
+            tracing::info!(cluster = object_name(key), "not yet: it waits for {what}");
+            let plan = Plan { waits_for: what, ..plan };
+            let told = status::status(&before, generation, wanted, &look, &seen, &plan, &now());
+            tell(&shared.context, &cluster.metadata, &before, told).await?;
+            Ok(Action::requeue(IN_FLIGHT))
+        }
+    }
+}
+
+fn pause(plan: &Plan) -> Duration {
+    if plan.operation.is_some() || !plan.waits_for.is_empty() { IN_FLIGHT } else { STEADY }
+}
+
+fn now() -> Time {
+    Time(Timestamp::now())
+}
+
+/// Writes the status if it is another than before, tells of what changed, and returns what is there now.
+async fn tell(
+    context: &Context,
+    metadata: &ObjectMeta,
+    before: &RateLimitClusterStatus,
+    told: Told,
+) -> Result<RateLimitClusterStatus, Error> {
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let name = metadata.name.as_deref().unwrap_or_default();
+    context.metrics.set_conditions(CLUSTER_KIND, format!("{namespace}/{name}"), &told.status.conditions);
+    // The policies are another writer's.
+    let next = RateLimitClusterStatus { policies: before.policies.clone(), ..told.status.clone() };
+    if next == *before {
+        return Ok(next);
+    }
+    let api: Api<Guarded> = Api::namespaced(context.client.clone(), namespace);
+    let patch = json!({
+        "apiVersion": API_VERSION,
+        "kind": CLUSTER_KIND,
+        // Not one that was created under its name meanwhile.
+        "metadata": {"uid": metadata.uid},
+        "status": told.status,
+    });
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let written = api.patch_status(name, &params, &Patch::Apply(patch)).await;
+    written.map_err(Error::api(format!("writing the status of RateLimitCluster {namespace}/{name}")))?;
+    let about = ObjectReference {
+        api_version: Some(API_VERSION.to_owned()),
+        kind: Some(CLUSTER_KIND.to_owned()),
+        namespace: metadata.namespace.clone(),
+        name: metadata.name.clone(),
+        uid: metadata.uid.clone(),
+        ..ObjectReference::default()
+    };
+    context.events.tell(&about, &before.conditions, &told.findings).await;
+    Ok(next)
+}
