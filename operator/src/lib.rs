@@ -17,3 +17,5 @@ mod logging;
 pub mod metrics;
 pub mod policy;
 pub mod run;
+#[cfg(feature = "stop-at-write")]
+pub mod stop_at_write;

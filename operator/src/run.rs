@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::ListParams;
+use kube::client::ClientBuilder;
 use kube::{Api, Client, Config};
 use quorate_crds::{QuotaPolicy, RateLimitCluster};
 use tokio::signal::unix::{SignalKind, signal};
@@ -153,8 +154,11 @@ async fn client() -> Result<(Client, String), Ended> {
     // See `Context::client`.
     config.default_retry = false;
     let namespace = config.default_namespace.clone();
-    let client = Client::try_from(config).map_err(|error| Ended(format!("cannot speak to the API server: {error}")))?;
-    Ok((client, namespace))
+    let builder = ClientBuilder::try_from(config);
+    let builder = builder.map_err(|error| Ended(format!("cannot speak to the API server: {error}")))?;
+    #[cfg(feature = "stop-at-write")]
+    let builder = builder.with_layer(&crate::stop_at_write::StopAtWrite::from_env().map_err(Ended)?);
+    Ok((builder.build(), namespace))
 }
 
 /// A name for this process: the pod's, and something that the process before in the same pod did not have.

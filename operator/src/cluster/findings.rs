@@ -97,7 +97,9 @@ impl View<'_> {
         }
         match self.quorum {
             Quorum::Unfounded => match self.plan.reason {
-                reason @ (Reason::ForeignClaims | Reason::FounderLost) => self.finding(Ready, False, reason, &waits_for),
+                reason @ (Reason::ForeignClaims | Reason::FounderLost) => {
+                    self.finding(Ready, False, reason, &waits_for)
+                }
                 _ => self.finding(Ready, False, Reason::Founding, &waits_for),
             },
             Quorum::NoLeader => self.finding(Ready, False, Reason::NoLeader, ""),
@@ -176,9 +178,14 @@ impl View<'_> {
         if let Some(reason) = in_flight {
             return self.finding(Upgradeable, False, reason, "");
         }
-        match self.lost_disk().map(|pod| (Reason::DiskLost, pod)).or(self.any_sick().map(|p| (Reason::MemberUnhealthy, p)))
+        match self
+            .lost_disk()
+            .map(|pod| (Reason::DiskLost, pod))
+            .or(self.any_sick().map(|p| (Reason::MemberUnhealthy, p)))
         {
-            Some((reason, pod)) => self.finding(Upgradeable, False, reason, &format!("pod {pod} is not a healthy member")),
+            Some((reason, pod)) => {
+                self.finding(Upgradeable, False, reason, &format!("pod {pod} is not a healthy member"))
+            }
             None => self.finding(Upgradeable, True, Reason::SameVersion, "every member is healthy"),
         }
     }
@@ -186,14 +193,11 @@ impl View<'_> {
     /// The voters nobody hears, or as much as is known of them.
     fn missing_voters(&self) -> String {
         let names = &self.wanted.names;
-        let missing: Vec<String> = match &self.seen.membership {
-            Some(membership) => {
-                membership.voters().filter(|voter| !voter.healthy()).map(|voter| voter.name.clone()).collect()
-            }
-            None => {
-                let answers = |ordinal| self.seen.pods.get(ordinal).is_some_and(|pod| pod.node.is_some());
-                self.seen.voters.iter().filter(|ordinal| !answers(ordinal)).map(|ordinal| names.pod(*ordinal)).collect()
-            }
+        let unheard = |ordinal: &&usize| self.seen.pods.get(ordinal).is_none_or(|pod| pod.node.is_none());
+        let missing: Vec<String> = if let Some(membership) = &self.seen.membership {
+            membership.voters().filter(|voter| !voter.healthy()).map(|voter| voter.name.clone()).collect()
+        } else {
+            self.seen.voters.iter().filter(unheard).map(|ordinal| names.pod(*ordinal)).collect()
         };
         format!("too few voters are there; missing: {}", missing.join(", "))
     }

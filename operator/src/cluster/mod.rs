@@ -42,7 +42,9 @@ use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt as _};
 use tokio::sync::watch;
 
+use crate::backoff::Backoff;
 use crate::context::Context;
+use pulse::Pulse;
 use reconcile::{Guarded, Shared};
 
 pub use names::Names;
@@ -63,8 +65,7 @@ pub async fn run(context: Context, stop: watch::Receiver<bool>) {
 
 /// One scope: all namespaces, or one.
 async fn run_one(context: &Context, clusters: Api<Guarded>, mut stop: watch::Receiver<bool>) {
-    let shared =
-        Arc::new(Shared { context: context.clone(), backoff: Default::default(), pulse: Default::default() });
+    let shared = Arc::new(Shared { context: context.clone(), backoff: Backoff::default(), pulse: Pulse::default() });
     let (tell, told) = mpsc::unbounded();
     let controller = controller(context, clusters, told).graceful_shutdown_on(async move {
         // An error says that whoever could tell is gone.
@@ -103,7 +104,8 @@ fn controller(
     told: impl Stream<Item = ObjectRef<Guarded>> + Send + 'static,
 ) -> Controller<Guarded> {
     let namespace = clusters.namespace().map(ToOwned::to_owned);
-    let ours = || watcher::Config::default().labels("app.kubernetes.io/name=quorate,app.kubernetes.io/component=limiter");
+    let ours =
+        || watcher::Config::default().labels("app.kubernetes.io/name=quorate,app.kubernetes.io/component=limiter");
     let (client, namespace) = (&context.client, namespace.as_deref());
     Controller::new(clusters, watcher::Config::default())
         .with_config(controller::Config::default().concurrency(CONCURRENCY))

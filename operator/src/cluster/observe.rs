@@ -78,7 +78,9 @@ pub async fn look(client: &Client, limiters: &Limiters, wanted: &Wanted) -> Resu
     let (set, founding) = (names.cluster(), names.founding());
     let (stateful_set, founding, claims, pods) = tokio::try_join!(
         async { sets.get_opt(&set).await.map_err(Error::api(format!("reading StatefulSet {namespace}/{set}"))) },
-        async { maps.get_opt(&founding).await.map_err(Error::api(format!("reading ConfigMap {namespace}/{founding}"))) },
+        async {
+            maps.get_opt(&founding).await.map_err(Error::api(format!("reading ConfigMap {namespace}/{founding}")))
+        },
         async { claims.list(&selected).await.map_err(Error::api(format!("listing claims in {namespace}"))) },
         async { pods.list(&selected).await.map_err(Error::api(format!("listing pods in {namespace}"))) },
     )?;

@@ -160,10 +160,9 @@ impl Observed {
             Some((names.ordinal_of_pod(name)?, seen_pod(pod, answers.get(name).copied(), membership.as_ref())))
         };
         let pods = read.pods.iter().filter_map(seen_pod).collect();
-        let claims = read
-            .claims
-            .iter()
-            .filter_map(|claim| Some((names.ordinal_of_claim(claim.metadata.name.as_deref()?)?, seen_claim(claim, read.uid))));
+        let claims = read.claims.iter().filter_map(|claim| {
+            Some((names.ordinal_of_claim(claim.metadata.name.as_deref()?)?, seen_claim(claim, read.uid)))
+        });
         let told = read.answers.iter().flat_map(|(_, answer)| &answer.members);
         let told = told.filter(|member| member.role == Role::Voter).map(|member| member.name.as_str());
         let voters: BTreeSet<usize> = match &membership {

@@ -40,8 +40,7 @@ struct Signs {
 impl Signs {
     fn of(answer: &ClusterAnswer) -> Self {
         let caught_up = |lag: Option<u64>| lag.is_some_and(|lag| lag <= LAG_MAX);
-        let mut members: Vec<_> =
-            answer.members.iter().map(|m| (m.id.0, m.reachable, caught_up(m.lag))).collect();
+        let mut members: Vec<_> = answer.members.iter().map(|m| (m.id.0, m.reachable, caught_up(m.lag))).collect();
         members.sort_unstable();
         Self { leader: answer.leader.map(|id| id.0), term: answer.term, members }
     }

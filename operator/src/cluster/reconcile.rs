@@ -67,7 +67,7 @@ fn object_name(key: &ObjectRef<Guarded>) -> String {
 pub(super) async fn reconcile(cluster: Arc<Guarded>, shared: Arc<Shared>) -> Result<Action, Error> {
     let key = ObjectRef::from_obj(&*cluster);
     let started = Instant::now();
-    let result = timeout(RECONCILE_MAX, look_and_step(&key, &shared)).await;
+    let result = timeout(RECONCILE_MAX, Box::pin(look_and_step(&key, &shared))).await;
     shared.context.metrics.reconciled(CONTROLLER, started.elapsed());
     let result = result.unwrap_or_else(|_| {
         let what = format!("a look at RateLimitCluster {}", object_name(&key));
@@ -88,6 +88,7 @@ pub(super) async fn reconcile(cluster: Arc<Guarded>, shared: Arc<Shared>) -> Res
 }
 
 /// Says how long to wait after an error, longer each time.
+#[allow(clippy::needless_pass_by_value, reason = "as the controller calls it")]
 pub(super) fn after_error(cluster: Arc<Guarded>, error: &Error, shared: Arc<Shared>) -> Action {
     let key = ObjectRef::from_obj(&*cluster);
     let pause = shared.backoff.failed(key.clone());
@@ -228,3 +229,8 @@ async fn tell(
     context.events.tell(&about, &before.conditions, &told.findings).await;
     Ok(next)
 }
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod world;

@@ -47,7 +47,8 @@ pub fn status(
     for finding in &findings {
         set_condition(&mut conditions, finding, generation, now);
     }
-    let source = look.leader().or_else(|| look.answers.iter().map(|(_, answer)| answer).max_by_key(|answer| answer.term));
+    let source =
+        look.leader().or_else(|| look.answers.iter().map(|(_, answer)| answer).max_by_key(|answer| answer.term));
     let members = source.map_or_else(|| before.members.clone(), members);
     let leader = look.leader().and_then(|leader| {
         leader.members.iter().find(|member| member.id == leader.node).map(|member| member.name.clone())

@@ -54,7 +54,10 @@ fn walk(name: &str, mut start: World, changes: &[Change], faults: u8) {
     let mut comes_home: HashSet<World> = HashSet::new();
     let (mut transitions, mut rounds_most) = (0_usize, 0);
     while let Some(state) = todo.pop_front() {
-        let next = state.next(changes).unwrap_or_else(|broken| panic!("{}{broken}", path_to(&came_from, &state)));
+        let next = state
+            .told()
+            .and_then(|()| state.next(changes))
+            .unwrap_or_else(|broken| panic!("{}{broken}", path_to(&came_from, &state)));
         transitions += next.len();
         for (what, next) in next {
             if !came_from.contains_key(&next) {

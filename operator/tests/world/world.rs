@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
+use quorate_operator::cluster::findings::findings;
 use quorate_operator::cluster::observed::{Founding, Membership, SeenClaim, SeenMember, SeenNode, SeenPod};
 use quorate_operator::cluster::validate::{validate, voters_of};
 use quorate_operator::cluster::{InFlight, Names, Observed, Plan, Step, Wanted, plan};
@@ -238,6 +239,21 @@ impl World {
 
     pub fn plan(&self) -> Plan {
         plan(&WANTED[self.replicas / 2], &self.template.to_string(), &self.observed())
+    }
+
+    /// What the conditions say now: each of the five once, with a reason that it can bear.
+    pub fn told(&self) -> Result<(), String> {
+        let (wanted, seen, plan) = (&WANTED[self.replicas / 2], self.observed(), self.plan());
+        for stalled in [false, true] {
+            let findings = findings(wanted, &seen, &plan, stalled);
+            let mut conditions: Vec<_> = findings.iter().map(|finding| finding.condition).collect();
+            conditions.dedup();
+            let wrong = findings.iter().find(|f| !f.reason.conditions().contains(&(f.condition, f.status)));
+            if conditions.len() != 5 || wrong.is_some() {
+                return Err(format!("what is told is no language: {findings:#?}\nof {seen:#?}\n{plan:#?}"));
+            }
+        }
+        Ok(())
     }
 
     /// Everything that can happen next.

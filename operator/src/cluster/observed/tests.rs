@@ -49,6 +49,7 @@ fn objects_and_answers_make_one_view() {
     let seen = Observed::new(
         &Names::new("edge"),
         &Read {
+            uid: "u",
             stateful_set: Some(&set),
             pods: &pods,
             claims: &claims,

@@ -4,6 +4,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use quorate_crds::{ConditionStatus, ConditionType, RateLimitCluster, Reason};
 use serde_json::{Value, json};
 
+use ConditionType::{Degraded, Progressing, QuorumHealthy, Ready, Upgradeable};
+
 use super::*;
 use crate::cluster::build::template_name;
 use crate::cluster::plan::plan;
@@ -49,9 +51,12 @@ impl Seen {
         };
         let set: BTreeMap<&str, Value> = [
             ("metadata", json!({"name": "edge"})),
-            ("spec", json!({
-                "replicas": 3, "selector": {}, "serviceName": "edge-peers", "template": {}
-            })),
+            (
+                "spec",
+                json!({
+                    "replicas": 3, "selector": {}, "serviceName": "edge-peers", "template": {}
+                }),
+            ),
         ]
         .into();
         let look = Look {
@@ -106,23 +111,27 @@ fn answer(ordinal: usize) -> ClusterAnswer {
 fn running_cluster_is_told_as_it_is() {
     let told = Seen::running().told_at(0);
     let status = told.status;
-    assert_eq!((status.ready.as_deref(), status.leader.as_deref(), status.term), (Some("3/3"), Some("edge-1"), Some(4)));
+    assert_eq!(
+        (status.ready.as_deref(), status.leader.as_deref(), status.term),
+        (Some("3/3"), Some("edge-1"), Some(4))
+    );
     assert_eq!((status.replicas, status.ready_replicas), (3, 3));
     assert_eq!(status.voters, Some(Voters { desired: 3, current: 3, healthy: 3 }));
     assert_eq!(status.version.unwrap().running.as_deref(), Some("0.1.0"));
-    assert_eq!(status.members.iter().map(|m| (m.pod.as_str(), m.lag)).collect::<Vec<_>>(), [
-        ("edge-0", Some(0)),
-        ("edge-1", Some(0)),
-        ("edge-2", Some(0))
-    ]);
-    use ConditionType::{Degraded, Progressing, QuorumHealthy, Ready, Upgradeable};
-    assert_eq!(Seen::running().says(), [
-        (Ready, ConditionStatus::True, Reason::Serving),
-        (Progressing, ConditionStatus::False, Reason::Steady),
-        (Degraded, ConditionStatus::False, Reason::AsWanted),
-        (QuorumHealthy, ConditionStatus::True, Reason::QuorumMet),
-        (Upgradeable, ConditionStatus::True, Reason::SameVersion),
-    ]);
+    assert_eq!(
+        status.members.iter().map(|m| (m.pod.as_str(), m.lag)).collect::<Vec<_>>(),
+        [("edge-0", Some(0)), ("edge-1", Some(0)), ("edge-2", Some(0))]
+    );
+    assert_eq!(
+        Seen::running().says(),
+        [
+            (Ready, ConditionStatus::True, Reason::Serving),
+            (Progressing, ConditionStatus::False, Reason::Steady),
+            (Degraded, ConditionStatus::False, Reason::AsWanted),
+            (QuorumHealthy, ConditionStatus::True, Reason::QuorumMet),
+            (Upgradeable, ConditionStatus::True, Reason::SameVersion),
+        ]
+    );
 }
 
 #[test]
@@ -141,9 +150,9 @@ fn unreachable_member_degrades_and_leaves_it_ready() {
     seen.leader().members[2].reachable = false;
     let told = seen.told_at(0);
     assert_eq!(told.status.ready.as_deref(), Some("2/3"));
-    assert!(seen.says().contains(&(ConditionType::Degraded, ConditionStatus::True, Reason::MemberUnhealthy)));
-    assert!(seen.says().contains(&(ConditionType::Ready, ConditionStatus::True, Reason::Serving)));
-    let degraded = told.findings.iter().find(|f| f.condition == ConditionType::Degraded).unwrap();
+    assert!(seen.says().contains(&(Degraded, ConditionStatus::True, Reason::MemberUnhealthy)));
+    assert!(seen.says().contains(&(Ready, ConditionStatus::True, Reason::Serving)));
+    let degraded = told.findings.iter().find(|f| f.condition == Degraded).unwrap();
     assert!(degraded.message.contains("edge-2"), "{}", degraded.message);
 }
 
@@ -159,7 +168,7 @@ fn member_that_is_being_replaced_does_not_degrade() {
         started_at: at(0),
         waits_for: None,
     });
-    assert!(seen.says().contains(&(ConditionType::Degraded, ConditionStatus::False, Reason::AsWanted)));
+    assert!(seen.says().contains(&(Degraded, ConditionStatus::False, Reason::AsWanted)));
     let told = seen.told_at(601);
     assert!(told.findings.iter().any(|finding| finding.reason == Reason::RolloutStalled), "after its deadline it does");
     assert_eq!(told.status.operation.unwrap().started_at, at(0), "the same operation began when it began");
@@ -168,10 +177,10 @@ fn member_that_is_being_replaced_does_not_degrade() {
 #[test]
 fn no_leader_with_a_majority_answering_is_told_from_a_lost_quorum() {
     let electing = Seen::running().leaderless(&[1]);
-    assert!(electing.says().contains(&(ConditionType::Ready, ConditionStatus::False, Reason::NoLeader)));
+    assert!(electing.says().contains(&(Ready, ConditionStatus::False, Reason::NoLeader)));
     assert_eq!(electing.told_at(0).status.leader, None);
     let lost = Seen::running().leaderless(&[1, 2]);
-    assert!(lost.says().contains(&(ConditionType::QuorumHealthy, ConditionStatus::False, Reason::QuorumLost)));
+    assert!(lost.says().contains(&(QuorumHealthy, ConditionStatus::False, Reason::QuorumLost)));
     let told = lost.told_at(0);
     assert!(told.findings.iter().any(|finding| finding.message.contains("missing: edge-1, edge-2")), "{told:?}");
 }
@@ -180,7 +189,7 @@ fn no_leader_with_a_majority_answering_is_told_from_a_lost_quorum() {
 fn ready_pods_that_do_not_answer_the_operator_are_not_called_down() {
     let mut seen = Seen::running().leaderless(&[0, 1, 2]);
     seen.before = Seen::running().told_at(0).status;
-    assert!(seen.says().contains(&(ConditionType::Ready, ConditionStatus::Unknown, Reason::Unreachable)));
+    assert!(seen.says().contains(&(Ready, ConditionStatus::Unknown, Reason::Unreachable)));
     assert_eq!(seen.told_at(0).status.members, seen.before.members, "what was known stays");
 }
 
@@ -191,8 +200,8 @@ fn pod_with_an_empty_disk_under_a_members_name_is_a_lost_disk() {
     (stranger.node.0, stranger.cluster_id, stranger.leader) = (77, String::new(), None);
     stranger.members.clear();
     seen.leader().members[2].reachable = false;
-    assert!(seen.says().contains(&(ConditionType::Degraded, ConditionStatus::True, Reason::DiskLost)));
-    assert!(seen.says().contains(&(ConditionType::Upgradeable, ConditionStatus::False, Reason::DiskLost)));
+    assert!(seen.says().contains(&(Degraded, ConditionStatus::True, Reason::DiskLost)));
+    assert!(seen.says().contains(&(Upgradeable, ConditionStatus::False, Reason::DiskLost)));
 }
 
 #[test]
@@ -200,7 +209,7 @@ fn cluster_with_nothing_there_yet_is_being_founded() {
     let mut seen = Seen::running();
     seen.look = Look::default();
     let told = seen.told_at(5);
-    assert!(seen.says().contains(&(ConditionType::Ready, ConditionStatus::False, Reason::Founding)));
+    assert!(seen.says().contains(&(Ready, ConditionStatus::False, Reason::Founding)));
     let operation = told.status.operation.unwrap();
     assert_eq!((operation.kind, operation.started_at), (OperationKind::Found, at(5)));
     assert_eq!(told.status.ready.as_deref(), Some("0/3"));
@@ -230,5 +239,10 @@ fn clock_that_was_put_back_stalls_nothing() {
     let mut seen = Seen::running();
     seen.look = Look::default();
     seen.before = seen.told_at(100_000).status;
-    assert!(seen.told_at(100_000 - SignedDuration::from_hours(5).as_secs()).findings.iter().all(|f| f.reason != Reason::RolloutStalled));
+    assert!(
+        seen.told_at(100_000 - SignedDuration::from_hours(5).as_secs())
+            .findings
+            .iter()
+            .all(|f| f.reason != Reason::RolloutStalled)
+    );
 }
