@@ -11,7 +11,7 @@ SECONDS ?= 20
 TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
 
 .PHONY: help build run images test test-faults simulate bench generate kubernetes-up kubernetes-down test-kubernetes \
-	smoke-kubernetes verify fix
+	smoke-kubernetes chaos-operator verify fix
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -60,6 +60,9 @@ test-kubernetes: ## The operator on that Kubernetes: starts it, runs every scena
 
 smoke-kubernetes: build ## That Kubernetes by itself: starts it, does to its nodes all that can be done, and stops it
 	tests/kubernetes/smoke-test
+
+chaos-operator: ## On the Kubernetes that runs: an operator that ends before and after each of its writes, from founding to deletion
+	STOP_AT=0/1 tests/kubernetes/scenarios stops::
 
 bench: ## How fast it is, about 27 minutes; make bench RUNS=1 SECONDS=3 for a quick look
 	@command -v wrk >/dev/null || { echo "== installing wrk, the load generator"; \

@@ -201,7 +201,7 @@ reasons! {
         "`status.members` names it; look at its pod and its node.";
     DiskLost [Degraded = True, Upgradeable = False]:
         "A pod came back with an empty disk; the leader swaps the old member for the new one.",
-        "Wait. A disk is swapped after `recovery.replaceLostDiskAfter`, one an hour.";
+        "Wait. A disk is swapped after `recovery.replaceLostDiskAfter`, one an hour; at once if its claim was deleted.";
     RolloutStalled [Degraded = True, Upgradeable = False]:
         "An operation took longer than `rollout.progressDeadline`.",
         "See `status.operation` and `status.nextSteps`. Putting the old spec back is safe: pods that never got ready are replaced first.";

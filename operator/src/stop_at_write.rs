@@ -1,16 +1,17 @@
-//! Ends the operator before or after one of its writes, to prove that whoever comes next goes on where it ended. Only in
+//! Ends the operator before and after its writes, to prove that whoever comes next goes on where it ended. Only in
 //! `quorate-operator-that-stops`, which is built with the feature `stop-at-write` and is part of no image.
 //!
-//! A write has a name, `apply StatefulSet edge` say, and counts the first time that it is made with this content: what is
-//! applied again as it is changes nothing. Names go, one a line, to the file that `WRITES` names. With
-//! `STOP_AT_WRITE=before:NAME` or `after:NAME` the process ends there, without a word to anybody. Events and the lease do
-//! not count. What nodes are asked for stands between two writes: before one is after the other.
+//! A write has a name, `apply statefulsets edge of 3` say, and two points: before it and after it. The process ends at a
+//! point the first time that it comes there, without a word to anybody, and notes the point in the file that `STOPS`
+//! names, so that the next process goes further. `STOP_AT=SEED/N` ends it at one point of `N`, chosen by the seed; `0/1`
+//! at all of them. Events and the lease have no points. What nodes are asked for stands between two writes: before one of
+//! them is after the other.
 
-use std::collections::HashSet;
 use std::env;
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fs;
+use std::hash::Hasher as _;
+use std::io::{self, Write as _};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::http::{Method, Request, Response};
@@ -18,6 +19,7 @@ use futures::future::BoxFuture;
 use http_body_util::BodyExt as _;
 use kube::client::Body;
 use serde_json::Value;
+use siphasher::sip::SipHasher13;
 use tower::{BoxError, Layer, Service};
 
 /// How the process ends: none of the operator's own codes.
@@ -25,34 +27,28 @@ pub const EXIT_CODE: i32 = 99;
 
 /// The layer to put before a client.
 #[derive(Clone, Debug)]
-pub struct StopAtWrite(Arc<State>);
+pub struct StopAtWrite(Arc<Points>);
 
 #[derive(Debug)]
-struct State {
-    /// Where names go.
-    writes: Option<String>,
-    /// Whether to end after it, and its name.
-    stop: Option<(bool, String)>,
-    /// What was written so far: name and content.
-    made: Mutex<HashSet<(String, Vec<u8>)>>,
-    named: Mutex<HashSet<String>>,
+struct Points {
+    file: String,
+    seed: u64,
+    one_in: u64,
 }
 
 impl StopAtWrite {
     /// As the environment says.
     ///
     /// # Errors
-    /// `STOP_AT_WRITE` is neither `before:NAME` nor `after:NAME`.
+    /// `STOPS` is missing, or `STOP_AT` is no `SEED/N`.
     pub fn from_env() -> Result<Self, String> {
-        let stop = match env::var("STOP_AT_WRITE").unwrap_or_default() {
-            text if text.is_empty() => None,
-            text => match text.split_once(':') {
-                Some((when @ ("before" | "after"), name)) => Some((when == "after", name.to_owned())),
-                _ => return Err(format!("STOP_AT_WRITE: {text:?} is neither before:NAME nor after:NAME")),
-            },
-        };
-        let writes = env::var("WRITES").ok();
-        Ok(Self(Arc::new(State { writes, stop, made: Mutex::default(), named: Mutex::default() })))
+        let file = env::var("STOPS").map_err(|_| "STOPS must name a file".to_owned())?;
+        let text = env::var("STOP_AT").unwrap_or_default();
+        let (seed, one_in) = text
+            .split_once('/')
+            .and_then(|(seed, n)| Some((seed.parse().ok()?, n.parse().ok().filter(|n| *n > 0)?)))
+            .ok_or_else(|| format!("STOP_AT: {text:?} is no SEED/N"))?;
+        Ok(Self(Arc::new(Points { file, seed, one_in })))
     }
 }
 
@@ -60,7 +56,7 @@ impl<S> Layer<S> for StopAtWrite {
     type Service = Stopping<S>;
 
     fn layer(&self, inner: S) -> Stopping<S> {
-        Stopping { inner, state: Arc::clone(&self.0) }
+        Stopping { inner, points: Arc::clone(&self.0) }
     }
 }
 
@@ -68,7 +64,7 @@ impl<S> Layer<S> for StopAtWrite {
 #[derive(Clone, Debug)]
 pub struct Stopping<S> {
     inner: S,
-    state: Arc<State>,
+    points: Arc<Points>,
 }
 
 impl<S, B> Service<Request<Body>> for Stopping<S>
@@ -88,7 +84,7 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
-        let state = Arc::clone(&self.state);
+        let points = Arc::clone(&self.points);
         Box::pin(async move {
             if request.method() == Method::GET {
                 return inner.call(request).await.map_err(Into::into);
@@ -96,37 +92,33 @@ where
             let (head, body) = request.into_parts();
             let body = body.collect().await.map_err(BoxError::from)?.to_bytes().to_vec();
             let name = name(&head.method, head.uri.path(), &body);
-            let counts = name.as_ref().is_some_and(|name| state.is_new(name, &body));
-            let stop = state.stop.as_ref().filter(|(_, at)| counts && name.as_ref() == Some(at));
-            if let (true, Some(name)) = (counts, &name) {
-                state.note(name);
-            }
-            if stop.is_some_and(|(after, _)| !after) {
-                std::process::exit(EXIT_CODE);
+            if let Some(name) = &name {
+                points.pass(&format!("before {name}"))?;
             }
             let answer = inner.call(Request::from_parts(head, Body::from(body))).await.map_err(Into::into)?;
-            if stop.is_some() && answer.status().is_success() {
-                std::process::exit(EXIT_CODE);
+            if let Some(name) = name.filter(|_| answer.status().is_success()) {
+                points.pass(&format!("after {name}"))?;
             }
             Ok(answer)
         })
     }
 }
 
-impl State {
-    fn is_new(&self, name: &str, body: &[u8]) -> bool {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert((name.to_owned(), body.to_owned()))
+impl Points {
+    /// Ends the process the first time, if the point is one of those chosen.
+    fn pass(&self, point: &str) -> io::Result<()> {
+        let passed = fs::read_to_string(&self.file).unwrap_or_default();
+        if !self.is_chosen(point) || passed.lines().any(|line| line == point) {
+            return Ok(());
+        }
+        writeln!(fs::OpenOptions::new().create(true).append(true).open(&self.file)?, "{point}")?;
+        std::process::exit(EXIT_CODE);
     }
 
-    /// Each name once, in the order of their first time.
-    fn note(&self, name: &str) {
-        if !self.named.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {
-            return;
-        }
-        let file = self.writes.as_ref().map(|path| OpenOptions::new().create(true).append(true).open(path));
-        if let Some(Err(error)) = file.map(|file| writeln!(file?, "{name}")) {
-            tracing::error!("WRITES: {error}");
-        }
+    fn is_chosen(&self, point: &str) -> bool {
+        let mut hasher = SipHasher13::new_with_keys(self.seed, 0);
+        hasher.write(point.as_bytes());
+        hasher.finish().is_multiple_of(self.one_in)
     }
 }
 

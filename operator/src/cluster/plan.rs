@@ -193,13 +193,14 @@ impl View<'_> {
     fn tidy(&self) -> Option<Plan> {
         let steady = Plan::of(None, self.pods(), Reason::Steady);
         let cluster = self.seen.cluster_id()?;
+        if let Some(id) = self.replaced_member(cluster) {
+            return Some(steady.step(Step::Decommission { id }));
+        }
         let goes_along = self.wanted.spec.storage.retention.on_delete == RetentionPolicy::Delete;
         let unmarked = self.seen.claims.iter().find(|(ordinal, claim)| {
-            let pod = self.seen.pods.get(ordinal);
-            let node = pod.and_then(|pod| pod.node.as_ref()).and_then(|node| node.cluster.as_deref());
             let marked = claim.cluster.as_deref() == Some(cluster);
-            !claim.terminating
-                && (claim.cluster.is_none() && node == Some(cluster) || marked && claim.goes_along != goes_along)
+            let to_mark = self.is_new_claim(**ordinal, cluster) && self.predecessor(**ordinal).is_none();
+            !claim.terminating && (to_mark || marked && claim.goes_along != goes_along)
         });
         if let Some((&claim, seen)) = unmarked {
             let uid = seen.uid.clone();
@@ -219,6 +220,33 @@ impl View<'_> {
         }
         let stray = self.seen.claims.keys().copied().find(|claim| self.may_reclaim(*claim))?;
         self.reclaim(stray)
+    }
+
+    /// A member whose disk is gone because somebody deleted its claim: the claim of its name is new, and the node on it has
+    /// caught up as a learner. Told so, autopilot swaps the two by one change, and need not think that something eats disks.
+    fn replaced_member(&self, cluster: &str) -> Option<u64> {
+        let membership = self.seen.membership.as_ref()?;
+        self.seen.claims.keys().filter(|ordinal| self.is_new_claim(**ordinal, cluster)).find_map(|&ordinal| {
+            let heir = membership.member(self.seen.pods.get(&ordinal)?.node.as_ref()?.id)?;
+            let old = self.predecessor(ordinal).filter(|old| !old.reachable && heir.healthy())?;
+            Some(old.id)
+        })
+    }
+
+    /// The claim does not say whose data it has, and the node on it is one of the cluster's.
+    fn is_new_claim(&self, ordinal: usize, cluster: &str) -> bool {
+        let node = self.seen.pods.get(&ordinal).and_then(|pod| pod.node.as_ref());
+        let claim = self.seen.claims.get(&ordinal).filter(|claim| !claim.terminating);
+        claim.is_some_and(|claim| claim.cluster.is_none())
+            && node.is_some_and(|n| n.cluster.as_deref() == Some(cluster))
+    }
+
+    /// Another member of the name of this pod.
+    fn predecessor(&self, ordinal: usize) -> Option<&SeenMember> {
+        let (name, pod) = (self.wanted.names.pod(ordinal), self.seen.pods.get(&ordinal)?);
+        let id = pod.node.as_ref()?.id;
+        let mut members = self.seen.membership.iter().flat_map(|membership| &membership.members);
+        members.find(|member| member.name == name && member.id != id)
     }
 
     /// Grows or shrinks to what is wanted.

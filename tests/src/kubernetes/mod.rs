@@ -10,3 +10,4 @@ pub mod objects;
 pub mod readme;
 pub mod rights;
 pub mod space;
+pub mod watcher;

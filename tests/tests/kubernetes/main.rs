@@ -15,7 +15,10 @@ use tokio::runtime::Runtime;
 
 mod delete;
 mod install;
+mod losses;
 mod rights;
+mod scale;
+mod stops;
 
 struct Scenario {
     name: &'static str,
@@ -36,6 +39,14 @@ const SCENARIOS: &[Scenario] = &scenarios![
     install::everything_in_every_form_passes_the_api_servers_own_checks,
     install::operator_of_one_namespace_needs_rights_in_that_one_alone,
     install::operator_upgraded_uninstalled_and_applied_as_plain_yaml_restarts_no_limiter,
+    scale::three_to_five_to_three_under_load_disturbs_nobody,
+    scale::new_version_under_load_disturbs_nobody_and_takes_the_leader_last,
+    scale::statefulset_scaled_by_hand_is_put_right,
+    losses::pods_processes_and_nodes_lost_leave_quorum_and_counters,
+    losses::claim_and_pod_of_each_ordinal_deleted_are_replaced_in_place_under_a_new_id,
+    losses::operator_away_leaves_decisions_alone_and_goes_on_when_it_is_back,
+    losses::cluster_created_again_over_its_claims_has_its_counters,
+    stops::operator_that_ends_at_its_writes_brings_about_the_same,
     delete::cluster_deleted_takes_all_along_but_claims_that_are_to_stay,
     delete::namespace_with_cluster_and_policies_is_gone_within_a_minute,
     delete::namespace_is_gone_within_a_minute_without_an_operator_too,

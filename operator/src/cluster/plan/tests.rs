@@ -365,6 +365,30 @@ fn unmarked_claims_are_marked_once_their_nodes_know_the_cluster() {
 }
 
 #[test]
+fn disk_whose_claim_was_deleted_is_swapped_once_the_new_one_has_caught_up() {
+    let mut seen = running(3, NEW);
+    let old = member(&mut seen, 1).clone();
+    let heir = SeenMember { id: 99, voter: false, caught_up: false, ..old };
+    pod(&mut seen, 1).node.as_mut().unwrap().id = heir.id;
+    let down = member(&mut seen, 1);
+    (down.reachable, down.caught_up) = (false, false);
+    seen.membership.as_mut().unwrap().members.push(heir);
+    seen.claims.insert(1, claim(1, None));
+    assert_eq!(plan(&three(), NEW, &seen).step, None, "neither told nor marked before it can take its place");
+    member(&mut seen, 3).caught_up = true;
+    assert_eq!(plan(&three(), NEW, &seen).step, Some(Step::Decommission { id: 17 }));
+    seen.claims.insert(1, claim(1, Some("c1")));
+    assert_eq!(
+        plan(&three(), NEW, &seen).step,
+        None,
+        "a disk that was emptied under its claim is autopilot's own matter"
+    );
+    seen.claims.insert(1, claim(1, None));
+    seen.membership.as_mut().unwrap().members.remove(1);
+    assert_eq!(plan(&three(), NEW, &seen).step, Some(mark(1, false)), "then it is as any other");
+}
+
+#[test]
 fn deleted_cluster_is_not_touched() {
     let mut doomed = three();
     doomed.deleting = true;

@@ -1,0 +1,142 @@
+//! More pods, fewer pods, and another version, while clients ask.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
+use quorate_tests::cluster::{eventually, figure};
+use quorate_tests::kubernetes::clients::Clients;
+use quorate_tests::kubernetes::lab::Lab;
+use quorate_tests::kubernetes::objects::{cluster, next_version, policy};
+use quorate_tests::kubernetes::space::Space;
+use quorate_tests::kubernetes::watcher::Watcher;
+use serde_json::{Value, json};
+
+/// Two pods start, catch up, and leave one after the other, each after a drain of ten seconds.
+const PATIENCE: Duration = Duration::from_mins(4);
+/// More than the clients come to: what is admitted beyond it would be the limiter's fault, what is denied too.
+const QUOTA: u64 = 5000;
+
+async fn change(space: &Space<'_>, spec: &Value) {
+    let patch = Patch::Merge(json!({ "spec": spec }));
+    let changed = space.resources("RateLimitCluster").patch("edge", &PatchParams::default(), &patch).await;
+    changed.unwrap_or_else(|error| panic!("{error}"));
+    // Until the status is about the change, it tells how things stood before.
+    space.until_condition(PATIENCE, ("RateLimitCluster", "edge"), "Ready", "True").await;
+}
+
+/// A cluster of three with a quota that the load of a minute uses up.
+async fn three<'a>(lab: &'a Lab, name: &str) -> Space<'a> {
+    lab.install_operator().await;
+    let space = lab.space(name).await;
+    space.apply(&cluster("edge", 3)).await;
+    space.apply(&policy("load", "edge", "load", QUOTA, "24h")).await;
+    space.until_steady(PATIENCE, "edge").await;
+    space.until_condition(PATIENCE, ("QuotaPolicy", "load"), "Enforced", "True").await;
+    space
+}
+
+pub async fn three_to_five_to_three_under_load_disturbs_nobody(lab: &Lab) {
+    let space = three(lab, "scale").await;
+    let watcher = Watcher::start(&space, "edge").await;
+    let clients = Clients::increments(space.service("edge").await, "load").start();
+
+    let started = Instant::now();
+    change(&space, &json!({"replicas": 5})).await;
+    space.until_steady(PATIENCE, "edge").await;
+    let up = started.elapsed();
+    assert_eq!(voters(&space).await, json!({"desired": 5, "current": 5, "healthy": 5}));
+
+    let started = Instant::now();
+    change(&space, &json!({"replicas": 3})).await;
+    space.until_steady(PATIENCE, "edge").await;
+    let down = started.elapsed();
+    assert_eq!(voters(&space).await, json!({"desired": 3, "current": 3, "healthy": 3}));
+
+    let (tally, seen) = (clients.stop().await, watcher.stop().await);
+    figure(&format!(
+        "3 to 5 pods in {:.0} s, back to 3 in {:.0} s: {tally}; never fewer than {:?} voters in {} looks",
+        up.as_secs_f64(),
+        down.as_secs_f64(),
+        seen.voters_min,
+        seen.looks
+    ));
+    tally.assert_undisturbed(QUOTA);
+    assert!(seen.voters_min >= Some(3), "{seen:?}");
+    let operations: Vec<_> = seen.operations.iter().map(|(operation, _)| operation.as_str()).collect();
+    assert!(operations.starts_with(&["ScaleUp", "ScaleDown edge-4"]), "{operations:?}");
+    // Claims of members that left go, as the retention's default says.
+    eventually(PATIENCE, "the claims of those that left to be gone", async || match space.claims("edge").await.len() {
+        3 => Ok(()),
+        claims => Err(format!("{claims} claims")),
+    })
+    .await;
+}
+
+pub async fn new_version_under_load_disturbs_nobody_and_takes_the_leader_last(lab: &Lab) {
+    let space = three(lab, "rollout").await;
+    let watcher = Watcher::start(&space, "edge").await;
+    let clients = Clients::increments(space.service("edge").await, "load").start();
+
+    let started = Instant::now();
+    change(&space, &json!({"version": next_version()})).await;
+    space.until_steady(PATIENCE, "edge").await;
+    let took = started.elapsed();
+    for pod in space.pods("edge").await {
+        assert!(image(&pod).ends_with(&format!(":{}", next_version())), "{}", image(&pod));
+    }
+
+    let (tally, seen) = (clients.stop().await, watcher.stop().await);
+    figure(&format!(
+        "three pods rolled to a new image in {:.0} s: {tally}; never fewer than {:?} voters in {} looks; order {:?}",
+        took.as_secs_f64(),
+        seen.voters_min,
+        seen.looks,
+        seen.operations
+    ));
+    tally.assert_undisturbed(QUOTA);
+    assert!(seen.voters_min >= Some(3), "{seen:?}");
+    let replaced: Vec<_> = seen.operations.iter().filter(|(what, _)| what.starts_with("ReplacePod")).collect();
+    assert_eq!(replaced.len(), 3, "{seen:?}");
+    for (at, (what, leader)) in replaced.iter().enumerate() {
+        let takes_the_leader = *what == format!("ReplacePod {leader}");
+        assert_eq!(takes_the_leader, at == 2, "the leader goes last: {seen:?}");
+    }
+}
+
+pub async fn statefulset_scaled_by_hand_is_put_right(lab: &Lab) {
+    let space = three(lab, "by-hand").await;
+    let before = uids(&space).await;
+    let sets = space.api::<StatefulSet>();
+    space.kubectl("scale statefulset edge --replicas 2");
+    let replicas = async || sets.get("edge").await.unwrap().spec.replicas;
+    eventually(PATIENCE, "the StatefulSet to have its three pods back", async || match replicas().await {
+        Some(3) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    space.until_steady(PATIENCE, "edge").await;
+    assert_eq!(voters(&space).await["current"], 3);
+    assert_eq!(uids(&space).await[..2], before[..2], "the others were left alone");
+    space.kubectl("scale statefulset edge --replicas 4");
+    eventually(PATIENCE, "the fourth pod to have left", async || {
+        let (pods, replicas) = (space.pods("edge").await.len(), replicas().await);
+        if pods == 3 && replicas == Some(3) { Ok(()) } else { Err(format!("{pods} pods, replicas {replicas:?}")) }
+    })
+    .await;
+    space.until_steady(PATIENCE, "edge").await;
+    assert_eq!(voters(&space).await["current"], 3);
+}
+
+async fn voters(space: &Space<'_>) -> Value {
+    space.get("RateLimitCluster", "edge").await.unwrap()["status"]["voters"].clone()
+}
+
+async fn uids(space: &Space<'_>) -> Vec<String> {
+    space.pods("edge").await.into_iter().map(|pod| pod.metadata.uid.unwrap()).collect()
+}
+
+fn image(pod: &Pod) -> String {
+    pod.spec.as_ref().unwrap().containers[0].image.clone().unwrap_or_default()
+}
