@@ -159,7 +159,7 @@ reasons! {
         "New pods start; each joins as a learner and votes once it has caught up.",
         "Wait.";
     ScalingDown [Progressing = True, Upgradeable = False]:
-        "The member with the highest number leaves: out of the membership first, then its pod, then its claim.",
+        "The member with the highest number leaves: its pod drains, then it is out of the membership, then its claim goes.",
         "Wait.";
     RollingOut [Progressing = True, Upgradeable = False]:
         "Pods are replaced one at a time, the sick first, the leader last.",

@@ -184,9 +184,22 @@ impl View<'_> {
     /// is one to take out.
     fn pods(&self) -> usize {
         let led = self.seen.membership.is_some();
-        let needed = self.seen.voters.iter().filter(|ordinal| !led || self.seen.pods.contains_key(ordinal));
+        let needed = self
+            .seen
+            .voters
+            .iter()
+            .filter(|ordinal| !self.is_let_go(**ordinal) && (!led || self.seen.pods.contains_key(ordinal)));
         let voters = needed.max().map_or(0, |ordinal| ordinal + 1);
         self.seen.replicas.unwrap_or(0).max(self.wanted.replicas).max(voters)
+    }
+
+    /// It is on its way out, and the others can decide, or at least elect who does.
+    fn is_let_go(&self, ordinal: usize) -> bool {
+        let voters = &self.seen.voters;
+        let answers = |voter: &&usize| self.seen.pods.get(voter).is_some_and(|pod| pod.node.is_some());
+        let others = voters.iter().filter(|voter| **voter != ordinal).filter(answers).count();
+        self.seen.operation == Some(InFlight::ScaleDown(ordinal))
+            && (self.seen.membership.is_some() || 2 * others > voters.len())
     }
 
     /// What needs no operation, or nobody waits for.
@@ -278,8 +291,9 @@ impl View<'_> {
         (voters < due).then(|| plan.waiting(Reason::WaitingForMembers, format!("{voters} of {due} voters")))
     }
 
-    /// Out of the voters first, then the pod. Done when the pod is gone: with two on their way out, a node that joined
-    /// again meanwhile could cost the majority. What is left of the member is tidied up.
+    /// The pod first: it drains, and nobody who was about to ask it notices. A node that is no member any more could only
+    /// turn clients away. Then its member is out, which is soon: until then the voters stand one loss fewer. Done when both
+    /// are gone.
     fn scale_down(&self, pod: usize) -> Option<Plan> {
         let now = self.seen.replicas.unwrap_or(0);
         if now < self.pods() {
@@ -289,22 +303,23 @@ impl View<'_> {
             let plan = Plan::of(Some(InFlight::ScaleDown(going)), now, Reason::ScalingDown);
             return Some(plan.waiting(Reason::WaitingForPods, format!("pod {} to end", self.wanted.names.pod(going))));
         }
-        // Not the last pod any more: it is done, or somebody scaled the `StatefulSet` by hand.
+        let plan = Plan::of(Some(InFlight::ScaleDown(pod)), now, Reason::ScalingDown);
+        let name = self.wanted.names.pod(pod);
+        if pod == now {
+            let mut members = self.seen.membership.iter().flat_map(|membership| &membership.members);
+            return members.find(|member| member.name == name).map(|own| plan.step(Step::Decommission { id: own.id }));
+        }
+        // Not the last pod any more: somebody scaled the `StatefulSet` by hand.
         if pod + 1 != now || pod == 0 {
             return None;
         }
-        let plan = Plan::of(Some(InFlight::ScaleDown(pod)), now, Reason::ScalingDown);
-        let Some(membership) = &self.seen.membership else {
+        if self.seen.membership.is_none() {
             return Some(plan.waiting(Reason::NoLeader, "a leader"));
-        };
-        let name = self.wanted.names.pod(pod);
-        let mut own = membership.members.iter().filter(|member| member.name == name);
-        if let Some(voter) = own.clone().find(|member| member.voter) {
-            return Some(plan.step(Step::Decommission { id: voter.id }));
         }
-        // A learner goes with its pod; told before, it need not be waited for.
-        let told = own.next().map(|member| Step::Decommission { id: member.id });
-        Some(Plan { pods: Some(pod), step: told, ..plan })
+        if !self.stands_without(pod) {
+            return Some(plan.waiting(Reason::WaitingForQuorum, format!("enough healthy voters to do without {name}")));
+        }
+        Some(Plan { pods: Some(pod), ..plan })
     }
 
     /// Replaces pods that were made from another template: the sick first, then learners, voters, the leader.

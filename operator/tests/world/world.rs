@@ -347,6 +347,11 @@ impl World {
         {
             world.set = Some((pods, self.template));
             world.by_hand = false;
+            // As an eviction: Kubernetes acts upon it within milliseconds, and what breaks after that has not been foreseen.
+            if self.set.is_some_and(|(before, _)| pods < before) {
+                world.pods.iter_mut().skip(pods).for_each(|pod| *pod = None);
+                self.check_majority(&world, "the operator let the StatefulSet shrink")?;
+            }
             return Ok(world);
         }
         match plan.step {

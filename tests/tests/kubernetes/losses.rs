@@ -14,6 +14,9 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_mins(4);
 const QUOTA: u64 = 100;
 
+/// Does something to a pod.
+type Lose = fn(&Space<'_>, &str);
+
 /// A cluster of three, and a quota.
 async fn three<'a>(lab: &'a Lab, name: &str) -> Space<'a> {
     lab.install_operator().await;
@@ -47,7 +50,7 @@ async fn take(space: &Space<'_>, hits: u64) {
 
 pub async fn pods_processes_and_nodes_lost_leave_quorum_and_counters(lab: &Lab) {
     let space = three(lab, "losses").await;
-    let lost: [(&str, fn(&Space<'_>, &str)); 4] = [
+    let lost: [(&str, Lose); 4] = [
         ("deleted", |space, pod| drop(space.kubectl(&format!("delete pod {pod} --wait=false")))),
         ("force-deleted", |space, pod| drop(space.kubectl(&format!("delete pod {pod} --grace-period=0 --force")))),
         ("killed", |space, pod| drop(space.lab.machine(&format!("kill-pod {} {pod}", space.name())))),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kube::api::{Patch, PatchParams};
-use quorate_tests::cluster::{eventually, figure};
+use quorate_tests::cluster::{eventually, figure, pause};
 use quorate_tests::kubernetes::lab::Lab;
 use quorate_tests::kubernetes::objects::{cluster, next_version};
 use quorate_tests::kubernetes::space::Space;
@@ -44,7 +44,7 @@ pub async fn operator_that_ends_at_its_writes_brings_about_the_same(lab: &Lab) {
                 let ended = loop {
                     tokio::select! {
                         ended = process.wait() => break Some(ended.unwrap()),
-                        () = tokio::time::sleep(Duration::from_millis(100)) => {
+                        () = pause(Duration::from_millis(100)) => {
                             if done.load(Ordering::Relaxed) { break None }
                         }
                     }

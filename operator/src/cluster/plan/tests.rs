@@ -301,25 +301,39 @@ fn growth_that_finds_no_room_can_be_taken_back() {
 }
 
 #[test]
-fn fewer_wanted_takes_the_voter_out_before_the_pod_and_the_pod_before_the_next() {
+fn fewer_wanted_drains_the_pod_then_takes_its_member_out_and_then_the_next() {
     let mut seen = running(5, NEW);
     let first = plan(&three(), NEW, &seen);
-    assert_eq!((first.pods, first.operation), (Some(5), Some(InFlight::ScaleDown(4))));
-    assert_eq!(first.step, Some(Step::Decommission { id: 20 }));
+    assert_eq!((first.pods, first.operation, first.step), (Some(4), Some(InFlight::ScaleDown(4)), None));
     seen.operation = first.operation;
+    seen.replicas = Some(4);
+    let second = plan(&three(), NEW, &seen);
+    assert_eq!((second.pods, second.operation), (Some(4), Some(InFlight::ScaleDown(4))));
+    assert_eq!((second.step, second.waits_for.as_str()), (None, "pod edge-4 to end"));
+    seen.pods.remove(&4);
+    assert_eq!(plan(&three(), NEW, &seen).step, Some(Step::Decommission { id: 20 }));
+    let led = seen.membership.take();
+    assert_eq!(plan(&three(), NEW, &seen).pods, Some(4), "the others elect a leader without it");
+    seen.membership = led;
     seen.membership.as_mut().unwrap().members.pop();
     member(&mut seen, 3).voter = false;
     seen.voters = (0..3).collect();
-    let second = plan(&three(), NEW, &seen);
-    assert_eq!((second.pods, second.step), (Some(4), None));
-    seen.replicas = Some(4);
-    let third = plan(&three(), NEW, &seen);
-    assert_eq!((third.operation, third.waits_for.as_str()), (Some(InFlight::ScaleDown(4)), "pod edge-4 to end"));
-    seen.pods.remove(&4);
     let fourth = plan(&three(), NEW, &seen);
     assert_eq!(fourth.step, Some(Step::DeleteClaim { claim: 4, uid: "claim-4".to_owned() }));
     seen.claims.remove(&4);
     assert_eq!(plan(&three(), NEW, &seen).operation, Some(InFlight::ScaleDown(3)));
+}
+
+#[test]
+fn pod_without_which_there_would_be_no_majority_stays_though_fewer_are_wanted() {
+    let one = wanted(&json!({"replicas": 1}));
+    let mut seen = running(3, NEW);
+    member(&mut seen, 1).reachable = false;
+    let waiting = plan(&one, NEW, &seen);
+    assert_eq!((waiting.pods, waiting.reason), (Some(3), Reason::WaitingForQuorum));
+    member(&mut seen, 1).reachable = true;
+    member(&mut seen, 2).reachable = false;
+    assert_eq!(plan(&one, NEW, &seen).pods, Some(2), "the one that is sick itself is not missed");
 }
 
 #[test]

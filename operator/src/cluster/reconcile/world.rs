@@ -170,7 +170,10 @@ impl Inner {
             Some(object) if !wanted.is_null() && *wanted != object["metadata"]["uid"] => {
                 (409, failure(409, "Conflict"))
             }
-            Some(_) => (200, self.objects.remove(path).unwrap_or_default()),
+            Some(_) => {
+                self.objects.remove(path);
+                (200, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
+            }
         }
     }
 }
