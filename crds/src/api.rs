@@ -1,6 +1,7 @@
 //! The shapes of the node's HTTP API, shared by whoever serves it and whoever calls it. JSON, camelCase; unknown fields in
 //! what comes in are refused by name.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -177,6 +178,25 @@ pub enum BatchResult {
 pub struct ErrorBody {
     /// What happened, to which object, and what to do.
     pub error: String,
+    /// The same for programs, when it is about fields of the body.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<Fault>,
+}
+
+impl From<String> for ErrorBody {
+    fn from(error: String) -> Self {
+        Self { error, faults: Vec::new() }
+    }
+}
+
+/// What is wrong with one field of a body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fault {
+    /// Its path from the body's root, as in `policies[3].spec.limits[0].window`; empty for the body as a whole.
+    pub path: String,
+    /// What is wrong, and what to write instead.
+    pub message: String,
 }
 
 /// A 64-bit id as 16 hex digits: JSON's numbers hold only 53 bits in many readers.
@@ -433,6 +453,10 @@ pub struct PolicySet {
     /// `api` unless told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<OwnerName>,
+    /// The cluster it is for; a node of another refuses it. Whoever calls an address that may have become another pod's
+    /// gives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
     /// All of the owner's policies.
     pub policies: Vec<QuotaPolicy>,
 }
@@ -443,6 +467,15 @@ pub struct PolicySet {
 pub struct PolicyChanged {
     /// The change is in force from this revision of the table.
     pub revision: u64,
+}
+
+/// The answer of `GET /v1/denied`: what one node counted since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeniedAnswer {
+    /// By `namespace/name`: the requests that a limit of the policy denied, or would have denied were it no shadow. Those it
+    /// never denied are left out; so are those beyond the most policies that a node counts apart.
+    pub policies: BTreeMap<String, u64>,
 }
 
 /// `namespace/name`, as the API words a policy's name.

@@ -23,15 +23,31 @@ pub fn parse_policy(body: &[u8], is_yaml: bool) -> Result<Policy, Vec<FieldError
     policy_from_value(value.map_err(|error| vec![error])?)
 }
 
-/// Reads the body of `POST /v1/policies:apply` (JSON): the owner, [`Owner::Api`] unless told, and all of its policies.
+/// A set of policies, as a body gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParsedSet {
+    /// Whose they are; [`Owner::Api`] unless told.
+    pub owner: Owner,
+    /// The cluster they are for, when that was told.
+    pub cluster_id: Option<String>,
+    /// All of the owner's policies.
+    pub policies: Vec<Policy>,
+}
+
+/// Reads the body of `POST /v1/policies:apply` (JSON).
 ///
 /// # Errors
 /// All that is wrong with it, by field. A name that is there twice is refused.
-pub fn parse_policy_set(body: &[u8]) -> Result<(Owner, Vec<Policy>), Vec<FieldError>> {
+pub fn parse_policy_set(body: &[u8]) -> Result<ParsedSet, Vec<FieldError>> {
     #[derive(Deserialize)]
-    #[serde(deny_unknown_fields, expecting = "an object with `owner` and `policies`")]
+    #[serde(
+        rename_all = "camelCase",
+        deny_unknown_fields,
+        expecting = "an object with `owner`, `clusterId` and `policies`"
+    )]
     struct Set {
         owner: Option<OwnerName>,
+        cluster_id: Option<String>,
         policies: Vec<Value>,
     }
 
@@ -57,7 +73,7 @@ pub fn parse_policy_set(body: &[u8]) -> Result<(Owner, Vec<Policy>), Vec<FieldEr
         }
     }
     let owner = set.owner.map_or(Owner::Api, Owner::from);
-    if errors.is_empty() { Ok((owner, policies)) } else { Err(errors) }
+    if errors.is_empty() { Ok(ParsedSet { owner, cluster_id: set.cluster_id, policies }) } else { Err(errors) }
 }
 
 /// Makes a policy of a document's tree.

@@ -21,7 +21,7 @@ mod tree;
 
 pub use cluster::{RateLimitCluster, RateLimitClusterSpec};
 pub use cluster_status::RateLimitClusterStatus;
-pub use document::{parse_policy, parse_policy_set};
+pub use document::{ParsedSet, parse_policy, parse_policy_set};
 pub use duration::Duration;
 pub use error::{FieldError, InvalidPolicy};
 pub use files::{FileError, read_directory};

@@ -225,6 +225,9 @@ reasons! {
     ClusterNotFound [Accepted = False, Enforced = False]:
         "There is no `RateLimitCluster` of that name there.",
         "Mend `spec.clusterRef`, or create the cluster.";
+    ClusterDeleted [Accepted = False, Enforced = False]:
+        "The `RateLimitCluster` that judged by it was deleted.",
+        "Mend `spec.clusterRef`, create the cluster again, or delete the policy.";
     NamespaceNotAllowed [Accepted = False, Enforced = False]:
         "The cluster does not admit policies of this namespace.",
         "Add the namespace to the cluster's `spec.allowedNamespaces`, or use a cluster of the own namespace.";
@@ -234,13 +237,16 @@ reasons! {
     OwnedElsewhere [Accepted = False, Enforced = False]:
         "The cluster has a policy of this name from files or from the API, and each policy has one owner.",
         "Delete it there, or name this one differently.";
+    TooMany [Accepted = False, Enforced = False]:
+        "The cluster holds as many policies as it can; those that came first are in force.",
+        "Delete policies that are not needed, make one policy with overrides of several, or use another cluster.";
     OnEveryMember [Enforced = True]:
         "Every live member has applied this generation of the policy.",
         "Nothing.";
     Spreading [Enforced = False]:
         "The policy is committed, and not every live member has applied it yet.",
         "Wait. `ENFORCED` counts the members that have.";
-    NotSent [Enforced = False]:
+    NotSent [Accepted = Unknown, Enforced = False]:
         "The cluster has not taken this generation of the policy yet; the one before it, if any, is in force.",
         "Wait. If it lasts, see the cluster's conditions.";
     Disabled [Enforced = False]:

@@ -1,10 +1,11 @@
 //! What a node tells Prometheus. Names do not change once released.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use prometheus::core::Collector as _;
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
@@ -89,6 +90,30 @@ impl Metrics {
             decisions: self.decisions.clone(),
             door,
         }
+    }
+
+    /// How many requests each policy denied since the start, or would have as a shadow. Those that none did are left out,
+    /// and so is what is counted under [`OTHER`].
+    #[must_use]
+    pub fn denied(&self) -> BTreeMap<String, u64> {
+        let mut denied = BTreeMap::new();
+        for family in self.decisions.collect() {
+            for metric in family.get_metric() {
+                let label = |name| metric.get_label().iter().find(|l| l.name() == name).map_or("", |l| l.value());
+                let policy = label("policy");
+                if matches!(label("verdict"), "denied" | "shadow_denied") && policy != OTHER && policy != NONE {
+                    #[expect(
+                        clippy::cast_possible_truncation,
+                        clippy::cast_sign_loss,
+                        reason = "a count of whole numbers"
+                    )]
+                    let count = metric.get_counter().get_value() as u64;
+                    *denied.entry(policy.to_owned()).or_default() += count;
+                }
+            }
+        }
+        denied.retain(|_, count| *count > 0);
+        denied
     }
 
     /// Everything in Prometheus' text form, with the node's figures as they are now.

@@ -1,8 +1,8 @@
 //! The operator: what a `RateLimitCluster` asks for, and how to come there one step at a time.
 //!
 //! [`run`](mod@run) puts the program together: settings, the lease of which one operator at a time is the holder, the
-//! operator's own port, and one controller for each resource: [`cluster`] and [`policy`]. Both
-//! speak to nodes through [`limiter`].
+//! operator's own port, and one controller for each resource: [`cluster`] and [`policy`]. Both speak to nodes
+//! through [`limiter`].
 
 pub mod backoff;
 pub mod cli;

@@ -14,12 +14,14 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use quorate_crds::api::{
-    BootstrapAnswer, BootstrapBody, ClusterAnswer, DecommissionAnswer, ErrorBody, FoundingMember, HexId, PolicyChanged,
-    PolicyList, PolicySet, TransferAnswer, TransferBody,
+    BootstrapAnswer, BootstrapBody, ClusterAnswer, DecommissionAnswer, DeniedAnswer, ErrorBody, Fault, FoundingMember,
+    HexId, OwnerName, PolicyChanged, PolicySet, TransferAnswer, TransferBody,
 };
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::cluster::build::{ADMIN_PORT, HTTP_PORT};
 
@@ -91,8 +93,16 @@ impl Limiters {
     ///
     /// # Errors
     /// The node gave no such answer in time.
-    pub async fn policies(&self, target: &Target) -> Result<PolicyList, CallError> {
+    pub async fn policies(&self, target: &Target) -> Result<PolicyRows, CallError> {
         self.look(target, "/v1/policies").await
+    }
+
+    /// `GET /v1/denied`: how often each policy denied on this node since its start, by `namespace/name`.
+    ///
+    /// # Errors
+    /// The node gave no such answer in time.
+    pub async fn denied(&self, target: &Target) -> Result<DeniedAnswer, CallError> {
+        self.look(target, "/v1/denied").await
     }
 
     /// `POST /v1/policies:apply`: from the answer on, the owner's policies are exactly these.
@@ -165,7 +175,8 @@ impl Limiters {
             Err(_) => return Err(route.failed(Failure::Late(deadline))),
         };
         if !status.is_success() {
-            return Err(route.failed(Failure::Refused { status, words: words(&body) }));
+            let ErrorBody { error, faults } = said(&body);
+            return Err(route.failed(Failure::Refused { status, words: error, faults }));
         }
         serde_json::from_slice(&body).map_err(|error| route.failed(Failure::Unreadable(error.to_string())))
     }
@@ -190,6 +201,29 @@ impl Limiters {
             Err(error) => Err(Failure::BrokeOff(causes(&*error))),
         }
     }
+}
+
+/// The answer of `GET /v1/policies` as far as any version of a limiter words it alike: a newer one may know more of a
+/// policy than this operator.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct PolicyRows {
+    /// The revision of the whole table.
+    pub revision: u64,
+    /// All policies.
+    pub policies: Vec<PolicyRow>,
+}
+
+/// A policy that a node listed.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct PolicyRow {
+    /// Its name and namespace.
+    pub metadata: ObjectMeta,
+    /// What it says.
+    pub spec: Value,
+    /// The revision it came into force with.
+    pub revision: u64,
+    /// Who wrote it.
+    pub owner: OwnerName,
 }
 
 /// One call, for its errors.
@@ -242,6 +276,8 @@ pub enum Failure {
         status: StatusCode,
         /// The node's own words.
         words: String,
+        /// The fields of the body that it found fault with, if it was that.
+        faults: Vec<Fault>,
     },
     /// The answer is not of the shape it should have.
     Unreadable(String),
@@ -254,22 +290,21 @@ impl fmt::Display for Failure {
             Self::BrokeOff(error) => write!(f, "broke off: {error}"),
             Self::Late(deadline) => write!(f, "gave no answer within {deadline:?}"),
             Self::TooLong => write!(f, "answered with more than {ANSWER_BYTES_MAX} bytes"),
-            Self::Refused { status, words } => write!(f, "answered {status}: {words}"),
+            Self::Refused { status, words, .. } => write!(f, "answered {status}: {words}"),
             Self::Unreadable(error) => write!(f, "answered what this operator cannot read: {error}"),
         }
     }
 }
 
-/// The words of a refusal, cut to a length that a condition can bear.
-fn words(body: &[u8]) -> String {
-    let text = match serde_json::from_slice(body) {
-        Ok(ErrorBody { error }) => error,
-        Err(_) => String::from_utf8_lossy(body).into_owned(),
-    };
-    match text.char_indices().find(|(at, _)| *at >= WORDS_BYTES_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+/// What a node said when it refused, its words cut to a length that a condition can bear.
+fn said(body: &[u8]) -> ErrorBody {
+    let text = || ErrorBody::from(String::from_utf8_lossy(body).into_owned());
+    let ErrorBody { mut error, faults } = serde_json::from_slice(body).unwrap_or_else(|_| text());
+    if let Some((end, _)) = error.char_indices().find(|(at, _)| *at >= WORDS_BYTES_MAX) {
+        error.truncate(end);
+        error.push('…');
     }
+    ErrorBody { error, faults }
 }
 
 /// An error with all that caused it: hyper's own text leaves that out.

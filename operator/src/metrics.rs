@@ -9,6 +9,8 @@ use prometheus::{
     Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::policy::metrics::PolicyMetrics;
+
 /// Upper bounds in seconds: a look alone, a look with writes, a look at nodes that do not answer.
 const SECONDS_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
@@ -22,6 +24,7 @@ pub struct Metrics {
     errors: IntCounterVec,
     leading: IntGauge,
     objects: IntGaugeVec,
+    policies: PolicyMetrics,
     /// The conditions of every object as they were last written: type and status.
     conditions: Mutex<HashMap<Object, Vec<(String, String)>>>,
 }
@@ -54,13 +57,20 @@ impl Metrics {
         registry.register(Box::new(leading.clone()))?;
         registry.register(Box::new(objects.clone()))?;
         registry.register(Box::new(build))?;
-        Ok(Self { registry, reconciles, errors, leading, objects, conditions: Mutex::default() })
+        let policies = PolicyMetrics::new(&registry)?;
+        Ok(Self { registry, reconciles, errors, leading, objects, policies, conditions: Mutex::default() })
     }
 
     /// Where other parts register what they count themselves.
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// What is counted about policies.
+    #[must_use]
+    pub fn policies(&self) -> &PolicyMetrics {
+        &self.policies
     }
 
     /// One object was looked at.
@@ -160,6 +170,7 @@ mod tests {
         // Metrics with labels show once their labels are used.
         metrics.reconciled("cluster", Duration::ZERO);
         metrics.failed("cluster", "Conflict");
+        metrics.policies().pushed("taken");
         metrics.set_conditions("RateLimitCluster", "a/b".to_owned(), &ready(ConditionStatus::True, Reason::Serving));
         let text = text(&metrics);
         let names: BTreeSet<_> = text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();

@@ -1,8 +1,8 @@
-use quorate_limits::Policy;
+use quorate_limits::{Owner, Policy};
 use serde_json::json;
 
 use super::*;
-use crate::parse_policy;
+use crate::{ParsedSet, parse_policy};
 
 #[test]
 fn check_body_gets_the_defaults() {
@@ -78,7 +78,7 @@ fn answers_have_the_promised_shapes_both_ways() {
 
     let denied_by = Some(LimitRef { policy: "ns/p".to_owned(), name: "minute".to_owned() });
     let denied = CheckAnswer { admitted: false, denied_by, ..answer.clone() };
-    let failed = ErrorBody { error: "no leader".to_owned() };
+    let failed = ErrorBody::from("no leader".to_owned());
     let batch = BatchAnswer {
         results: vec![BatchResult::Decided(answer), BatchResult::Decided(denied), BatchResult::Failed(failed)],
     };
@@ -157,7 +157,12 @@ fn policy_set_as_written_is_read_by_the_node() {
     let body = br#"{"apiVersion":"quorate.dev/v1alpha1","kind":"QuotaPolicy","metadata":{"name":"p","namespace":"ns"},
         "spec":{"limits":[{"name":"daily","algorithm":"FixedWindow","limit":5,"window":"24h"}]}}"#;
     let policy = parse_policy(body, false).unwrap();
-    let set = PolicySet { owner: Some(OwnerName::Operator), policies: vec![QuotaPolicy::from(&policy)] };
+    let set = PolicySet {
+        owner: Some(OwnerName::Operator),
+        cluster_id: Some("c1".to_owned()),
+        policies: vec![QuotaPolicy::from(&policy)],
+    };
     let body = serde_json::to_vec(&set).unwrap();
-    assert_eq!(crate::parse_policy_set(&body), Ok((Owner::Operator, vec![policy])));
+    let read = ParsedSet { owner: Owner::Operator, cluster_id: Some("c1".to_owned()), policies: vec![policy] };
+    assert_eq!(crate::parse_policy_set(&body), Ok(read));
 }

@@ -102,12 +102,13 @@ fn set_is_read_with_its_owner() {
         [("", Owner::Api), (r#""owner":"operator","#, Owner::Operator), (r#""owner":"files","#, Owner::Files)]
     {
         let other = POLICY.replace("search", "other");
-        let (owner, policies) =
+        let ParsedSet { owner, policies, .. } =
             parse_policy_set(format!(r#"{{{owner}"policies":[{POLICY},{other}]}}"#).as_bytes()).unwrap();
         let names: Vec<_> = policies.iter().map(|policy| policy.name.name.as_str()).collect();
         assert_eq!((owner, names), (expected, vec!["search", "other"]));
     }
-    assert_eq!(parse_policy_set(br#"{"policies":[]}"#), Ok((Owner::Api, Vec::new())));
+    let set = parse_policy_set(br#"{"policies":[],"clusterId":"c1"}"#).unwrap();
+    assert_eq!((set.owner, set.cluster_id.as_deref(), set.policies.len()), (Owner::Api, Some("c1"), 0));
 }
 
 #[test]

@@ -57,7 +57,7 @@ async fn exchange(
 /// What the node said was wrong.
 pub(super) fn error_text(status: StatusCode, body: &[u8]) -> String {
     match serde_json::from_slice::<ErrorBody>(body) {
-        Ok(ErrorBody { error }) => format!("{status}: {error}"),
+        Ok(ErrorBody { error, .. }) => format!("{status}: {error}"),
         Err(_) => format!("{status}: {}", String::from_utf8_lossy(&body[..body.len().min(500)])),
     }
 }

@@ -27,7 +27,7 @@ pub(super) async fn run(args: &ApplyArgs) -> Result<(), Failure> {
         let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
         Failure::Failed(format!("nothing was applied\n{}", lines.join("\n")))
     })?;
-    let set = PolicySet { owner: None, policies: policies.iter().map(QuotaPolicy::from).collect() };
+    let set = PolicySet { owner: None, cluster_id: None, policies: policies.iter().map(QuotaPolicy::from).collect() };
     let body = serde_json::to_vec(&set).map_err(|error| Failure::Failed(error.to_string()))?;
     let answer = call(&args.server, Method::POST, "/v1/policies:apply", body.into()).await;
     let (status, body) = answer.map_err(Failure::Failed)?;

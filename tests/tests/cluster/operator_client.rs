@@ -78,7 +78,7 @@ async fn operator_pushes_its_set_and_is_refused_what_belongs_to_others() {
     let cluster = Plan::of(1).start().await;
     let (limiters, target) = (limiters(), target(&cluster, 0));
     let one = policy("one", "a-", &json!([limit("FixedWindow", 5, "1m")]));
-    let set = PolicySet { owner: Some(OwnerName::Operator), policies: vec![resource(&one)] };
+    let set = PolicySet { owner: Some(OwnerName::Operator), cluster_id: None, policies: vec![resource(&one)] };
     let changed = limiters.apply_policies(&target, &set).await.unwrap();
     assert_eq!(limiters.apply_policies(&target, &set).await.unwrap(), changed, "the same set changes nothing");
     let list = limiters.policies(&target).await.unwrap();
@@ -93,10 +93,12 @@ async fn operator_pushes_its_set_and_is_refused_what_belongs_to_others() {
         .await
         .unwrap();
     let two = policy("two", "c-", &json!([limit("FixedWindow", 5, "1m")]));
-    let set = PolicySet { owner: Some(OwnerName::Operator), policies: vec![resource(&two)] };
+    let set = PolicySet { owner: Some(OwnerName::Operator), cluster_id: None, policies: vec![resource(&two)] };
     let refused = limiters.apply_policies(&target, &set).await.unwrap_err();
     match &refused.failure {
-        Failure::Refused { status: StatusCode::CONFLICT, words } => assert!(words.contains("default/two"), "{words}"),
+        Failure::Refused { status: StatusCode::CONFLICT, words, .. } => {
+            assert!(words.contains("default/two"), "{words}")
+        }
         other => panic!("{other}"),
     }
     let text = refused.to_string();

@@ -12,7 +12,7 @@ use quorate_crds::api::{
     BootstrapAnswer, BootstrapBody, DecommissionAnswer, DecommissionState, HexId, OwnerName, PolicyChanged,
     TransferAnswer, TransferBody, policy_ref,
 };
-use quorate_crds::{parse_policy, parse_policy_set};
+use quorate_crds::{ParsedSet, parse_policy, parse_policy_set};
 use quorate_limits::{Leaving, Owner, PolicyChange, PolicyConflict, PolicyName, PolicyOutcome};
 
 use super::{CHANGE_DEADLINE, Doors, answer};
@@ -32,7 +32,7 @@ pub(super) async fn put_policy(
     };
     let policy = match parse_policy(&body, is_yaml(&headers)) {
         Ok(policy) => policy,
-        Err(errors) => return answer::bad_request(errors),
+        Err(errors) => return answer::bad_body(&errors),
     };
     let named = PolicyName { namespace, name };
     if policy.name != named {
@@ -59,10 +59,17 @@ pub(super) async fn apply_policies(
         Ok(body) => body,
         Err(response) => return *response,
     };
-    match parse_policy_set(&body) {
-        Ok((owner, policies)) => change(&doors, PolicyChange::ReplaceAll(owner, policies)).await,
-        Err(errors) => answer::bad_request(errors),
+    let ParsedSet { owner, cluster_id, policies } = match parse_policy_set(&body) {
+        Ok(set) => set,
+        Err(errors) => return answer::bad_body(&errors),
+    };
+    let own = doors.node.identity().cluster.map(|id| id.to_string()).unwrap_or_default();
+    if let Some(named) = cluster_id.filter(|named| *named != own) {
+        let named: String = named.chars().take(64).collect();
+        let text = format!("the set is for cluster {named:?}, this node belongs to {own:?}; nothing was changed");
+        return answer::error(StatusCode::CONFLICT, text);
     }
+    change(&doors, PolicyChange::ReplaceAll(owner, policies)).await
 }
 
 /// `PUT /v1/cluster/members/{id}/decommission`: the member is to leave; autopilot sees to it. Again is no error.

@@ -7,7 +7,8 @@ use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method, Response, StatusCode, Uri};
-use quorate_crds::api::ErrorBody;
+use quorate_crds::FieldError;
+use quorate_crds::api::{ErrorBody, Fault};
 use serde::Serialize;
 use serde_json::json;
 
@@ -32,13 +33,21 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body>
 
 /// `{"error":…}`.
 pub(super) fn error(status: StatusCode, error: impl Into<String>) -> Response<Body> {
-    json(status, &ErrorBody { error: error.into() })
+    json(status, &ErrorBody::from(error.into()))
 }
 
 /// Several complaints about one body, as one text.
 pub(super) fn bad_request<E: ToString>(errors: impl IntoIterator<Item = E>) -> Response<Body> {
     let errors: Vec<_> = errors.into_iter().map(|error| error.to_string()).collect();
     error(StatusCode::BAD_REQUEST, errors.join("; "))
+}
+
+/// What is wrong with a body, field by field: as one text for people, and as a list for programs.
+pub(super) fn bad_body(errors: &[FieldError]) -> Response<Body> {
+    let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    let fault = |error: &FieldError| Fault { path: error.path.clone(), message: error.message.clone() };
+    let body = ErrorBody { error: texts.join("; "), faults: errors.iter().map(fault).collect() };
+    json(StatusCode::BAD_REQUEST, &body)
 }
 
 /// A wrong path, or a wrong method on a right one.

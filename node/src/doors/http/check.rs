@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{Response, StatusCode};
 use quorate_crds::api::{
-    BatchAnswer, BatchResult, CheckAnswer, CheckBody, CheckRequest, ErrorBody, LimitAnswer, LimitRef, policy_ref,
+    BatchAnswer, BatchResult, CheckAnswer, CheckBody, CheckRequest, LimitAnswer, LimitRef, policy_ref,
 };
 use quorate_limits::{OnUnavailable, Request};
 
@@ -67,7 +67,7 @@ async fn check_batch(doors: &Doors, checks: Vec<CheckBody>) -> Response<Body> {
         Err(Unavailable { on_unavailable: OnUnavailable::Allow, .. }) => {
             BatchResult::Decided(allowed(doors.node.rules().revision()))
         }
-        Err(Unavailable { reason, .. }) => BatchResult::Failed(ErrorBody { error: reason.to_string() }),
+        Err(Unavailable { reason, .. }) => BatchResult::Failed(reason.to_string().into()),
     };
     answer::json(StatusCode::OK, &BatchAnswer { results: decisions.into_iter().map(result).collect() })
 }

@@ -66,6 +66,7 @@ impl Doors {
         routes.post("/v1/check", check::check);
         routes.get("/v1/policies", policies::list);
         routes.get("/v1/policies/{namespace}/{name}", policies::get);
+        routes.get("/v1/denied", policies::denied);
         routes.get("/v1/cluster", cluster::cluster);
         routes.get("/health", health::health);
         routes.get("/ready", health::ready);

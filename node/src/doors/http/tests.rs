@@ -75,6 +75,19 @@ async fn policies_are_put_listed_applied_and_deleted() {
 
     let set = post(admin, "/v1/policies:apply", r#"{"owner":"operator","policies":[]}"#).await;
     assert_eq!(set.json(), json!({ "revision": 2 }));
+    let denied_so_far = get(data, "/v1/denied").await.json();
+    assert_eq!(denied_so_far, json!({ "policies": { "shop/one": 2 } }));
+    let own = get(data, "/v1/cluster").await.json()["clusterId"].as_str().unwrap().to_owned();
+    for (cluster, status) in [(own.as_str(), 200), ("0123", 409), ("", 409)] {
+        let set = json!({ "owner": "operator", "clusterId": cluster, "policies": [] });
+        let answer = post(admin, "/v1/policies:apply", &set.to_string()).await;
+        assert_eq!(answer.status.as_u16(), status, "{cluster:?}: {}", answer.json());
+    }
+    let concurrency = QUOTA.replace("FixedWindow", "Concurrency");
+    let set = format!(r#"{{"owner":"operator","policies":[{concurrency}]}}"#);
+    let refused = post(admin, "/v1/policies:apply", &set).await;
+    assert_eq!(refused.status.as_u16(), 400);
+    assert_eq!(refused.json()["faults"][0]["path"], "policies[0].spec.limits[0].algorithm");
     let theirs = post(admin, "/v1/policies:apply", &format!(r#"{{"owner":"operator","policies":[{QUOTA}]}}"#)).await;
     assert_eq!(theirs.status.as_u16(), 409);
     assert!(theirs.json()["error"].as_str().unwrap().contains("shop/one belongs to the admin API"));
@@ -286,6 +299,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("PUT", "/v1/policies/{namespace}/{name}"),
     ("DELETE", "/v1/policies/{namespace}/{name}"),
     ("POST", "/v1/policies:apply"),
+    ("GET", "/v1/denied"),
     ("GET", "/v1/cluster"),
     ("PUT", "/v1/cluster/members/{id}/decommission"),
     ("POST", "/v1/cluster/transfer-leader"),

@@ -1,0 +1,177 @@
+//! What the API server tells of policies, clusters and pods, kept up to date.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use futures::stream::{BoxStream, SelectAll, StreamExt as _, select_all};
+use k8s_openapi::api::core::v1::Pod;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::{Lookup, Store, store};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Resource as _, ResourceExt as _};
+use quorate_crds::{QuotaPolicy, RateLimitCluster};
+use quorate_limits::PolicyName;
+use serde::de::DeserializeOwned;
+
+use super::select::{ClusterKey, name_of};
+use crate::cluster::Names;
+use crate::context::Context;
+use crate::limiter::Target;
+
+/// Selects the pods of all clusters.
+const PODS: &str = "app.kubernetes.io/name=quorate,app.kubernetes.io/component=limiter";
+
+/// A policy, or the error of one that cannot be read.
+pub type GuardedPolicy = DeserializeGuard<QuotaPolicy>;
+/// A cluster, or the error of one that cannot be read.
+pub type GuardedCluster = DeserializeGuard<RateLimitCluster>;
+
+/// Something changed.
+pub enum Change {
+    /// A policy.
+    Policy(watcher::Event<GuardedPolicy>),
+    /// A cluster.
+    Cluster(watcher::Event<GuardedCluster>),
+    /// A pod.
+    Pod(watcher::Event<Pod>),
+}
+
+/// What changes, as it comes; errors are those of watches, which go on by themselves.
+pub type Changes = SelectAll<BoxStream<'static, watcher::Result<Change>>>;
+
+/// All policies, clusters and pods that are looked after. It stays as fresh as its [`Changes`] are read.
+pub struct World {
+    policies: Vec<Store<GuardedPolicy>>,
+    clusters: Vec<Store<GuardedCluster>>,
+    pods: Vec<Store<Pod>>,
+}
+
+impl World {
+    /// Watches begin as the changes are read.
+    #[must_use]
+    pub fn watch(context: &Context) -> (Self, Changes) {
+        let config = watcher::Config::default();
+        let (policies, policy_changes) = watched(context.apis::<GuardedPolicy>(), &config, Change::Policy);
+        let (clusters, cluster_changes) = watched(context.apis::<GuardedCluster>(), &config, Change::Cluster);
+        let (pods, pod_changes) = watched(context.apis::<Pod>(), &config.labels(PODS), Change::Pod);
+        let changes = select_all(policy_changes.into_iter().chain(cluster_changes).chain(pod_changes));
+        (Self { policies, clusters, pods }, changes)
+    }
+
+    /// Whether everything was listed once. Until then a policy that is not there may only not be known yet.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        fn all<K: Lookup<DynamicType = ()> + Clone + 'static>(stores: &[Store<K>]) -> bool {
+            stores.iter().all(|store| store.wait_until_ready().now_or_never().is_some())
+        }
+        all(&self.policies) && all(&self.clusters) && all(&self.pods)
+    }
+
+    /// All policies, those that cannot be read too.
+    pub fn policies(&self) -> impl Iterator<Item = Arc<GuardedPolicy>> {
+        self.policies.iter().flat_map(Store::state)
+    }
+
+    /// Those that name this cluster and can be read.
+    #[must_use]
+    pub fn policies_of(&self, key: &ClusterKey) -> Vec<Arc<QuotaPolicy>> {
+        let theirs = |policy: &GuardedPolicy| policy.0.as_ref().is_ok_and(|policy| ClusterKey::of(policy) == *key);
+        self.policies
+            .iter()
+            .flat_map(|store| store.state_filter(theirs))
+            .filter_map(|policy| Some(Arc::new(policy.0.as_ref().ok()?.clone())))
+            .collect()
+    }
+
+    /// Policies that cannot be read, so that it is not known what they want.
+    #[must_use]
+    pub fn unreadable(&self) -> BTreeSet<PolicyName> {
+        let unreadable = |policy: &GuardedPolicy| policy.0.is_err();
+        self.policies
+            .iter()
+            .flat_map(|store| store.state_filter(unreadable))
+            .map(|policy| guarded_name(&policy))
+            .collect()
+    }
+
+    /// All clusters, those that cannot be read too.
+    pub fn clusters(&self) -> impl Iterator<Item = Arc<GuardedCluster>> {
+        self.clusters.iter().flat_map(Store::state)
+    }
+
+    /// The cluster of this name.
+    #[must_use]
+    pub fn cluster(&self, key: &ClusterKey) -> Option<Arc<GuardedCluster>> {
+        self.clusters.iter().find_map(|store| store.find(|cluster| cluster_key(cluster) == *key))
+    }
+
+    /// The pods of a cluster that have an address.
+    #[must_use]
+    pub fn pods(&self, key: &ClusterKey) -> Vec<Target> {
+        let theirs = |pod: &Pod| pod_cluster(pod).as_ref() == Some(key);
+        let mut targets: Vec<_> = self
+            .pods
+            .iter()
+            .flat_map(|store| store.state_filter(theirs))
+            .filter_map(|pod| Some(Target { pod: pod.name_any(), ip: pod_ip(&pod)? }))
+            .collect();
+        targets.sort_by(|a, b| a.pod.cmp(&b.pod));
+        targets
+    }
+}
+
+/// The name of a policy, whether it can be read or not.
+#[must_use]
+pub fn guarded_name(policy: &GuardedPolicy) -> PolicyName {
+    match &policy.0 {
+        Ok(policy) => name_of(policy),
+        Err(invalid) => PolicyName {
+            namespace: invalid.metadata.namespace.clone().unwrap_or_default(),
+            name: invalid.metadata.name.clone().unwrap_or_default(),
+        },
+    }
+}
+
+/// The name of a cluster.
+#[must_use]
+pub fn cluster_key(cluster: &GuardedCluster) -> ClusterKey {
+    ClusterKey { namespace: cluster.meta().namespace.clone().unwrap_or_default(), name: cluster.name_any() }
+}
+
+/// The cluster that a pod is of.
+#[must_use]
+pub fn pod_cluster(pod: &Pod) -> Option<ClusterKey> {
+    let name = pod.metadata.labels.as_ref()?.get("app.kubernetes.io/instance")?;
+    // A pod with the labels of one of ours and another name is none of ours.
+    Names::new(name.as_str()).ordinal_of_pod(pod.metadata.name.as_deref()?)?;
+    Some(ClusterKey { namespace: pod.metadata.namespace.clone()?, name: name.clone() })
+}
+
+/// The address of a pod that runs.
+#[must_use]
+pub fn pod_ip(pod: &Pod) -> Option<IpAddr> {
+    let status = pod.status.as_ref()?;
+    status.pod_ip.as_deref().filter(|_| status.phase.as_deref() == Some("Running"))?.parse().ok()
+}
+
+type Stores<K> = (Vec<Store<K>>, Vec<BoxStream<'static, watcher::Result<Change>>>);
+
+fn watched<K>(apis: Vec<Api<K>>, config: &watcher::Config, change: fn(watcher::Event<K>) -> Change) -> Stores<K>
+where
+    K: kube::Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+    K: Send + Sync + 'static,
+{
+    let one = |api| {
+        let (reader, writer) = store();
+        let changes = watcher(api, config.clone())
+            .default_backoff()
+            .modify(|object: &mut K| object.meta_mut().managed_fields = None)
+            .reflect(writer)
+            .map(move |event| event.map(change))
+            .boxed();
+        (reader, changes)
+    };
+    apis.into_iter().map(one).unzip()
+}

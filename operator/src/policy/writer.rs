@@ -1,0 +1,119 @@
+//! Writes what is told of policies: only what is new, a few at a time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt as _};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Resource as _, ResourceExt as _};
+use quorate_crds::quota_policy::{API_VERSION, KIND};
+use quorate_crds::{ConditionStatus, QuotaPolicy, QuotaPolicyStatus};
+use quorate_limits::PolicyName;
+use serde_json::json;
+
+use super::select::name_of;
+use super::status::Told;
+use crate::context::Context;
+use crate::error::Error;
+
+/// Who owns the fields that are written here.
+const FIELD_MANAGER: &str = "quorate-operator-policies";
+/// So many are written at once.
+const WRITES_MAX: usize = 8;
+
+/// A status to write.
+pub struct Write {
+    /// Whose.
+    pub policy: Arc<QuotaPolicy>,
+    /// What is told.
+    pub told: Told,
+}
+
+/// Writes statuses, and remembers them until they come back with the objects.
+#[derive(Default)]
+pub struct Writer {
+    /// What was written last, and the version the object then had.
+    written: HashMap<PolicyName, (u64, QuotaPolicyStatus)>,
+}
+
+impl Writer {
+    /// What is told of a policy so far.
+    #[must_use]
+    pub fn current<'a>(&'a self, policy: &'a QuotaPolicy) -> Option<&'a QuotaPolicyStatus> {
+        match self.written.get(&name_of(policy)) {
+            Some((version, status)) if version_of(policy) < *version => Some(status),
+            _ => policy.status.as_ref(),
+        }
+    }
+
+    /// Forgets what came back with its object, and objects that are gone.
+    pub fn settle<'a>(&mut self, policies: impl Iterator<Item = &'a QuotaPolicy>) {
+        if self.written.is_empty() {
+            return;
+        }
+        let versions: HashMap<PolicyName, u64> = policies.map(|policy| (name_of(policy), version_of(policy))).collect();
+        self.written.retain(|name, (version, _)| versions.get(name).is_some_and(|seen| seen < version));
+    }
+
+    /// Writes them all. Returns how many failed and have to be tried again.
+    pub async fn write(&mut self, context: &Context, writes: Vec<Write>) -> usize {
+        let mut failed = 0;
+        let mut results = stream::iter(writes).map(|write| patch(context, write)).buffer_unordered(WRITES_MAX);
+        while let Some((write, result)) = results.next().await {
+            let name = name_of(&write.policy);
+            match result {
+                Ok(version) => {
+                    context.metrics.policies().status_written();
+                    let text = format!("{}/{}", name.namespace, name.name);
+                    context.metrics.set_conditions(KIND, text, &write.told.status.conditions);
+                    let before =
+                        self.current(&write.policy).map(|status| status.conditions.clone()).unwrap_or_default();
+                    tell(context, &write, &before).await;
+                    self.written.insert(name, (version, write.told.status));
+                }
+                // It is gone, or another of its name is there, which will be looked at in turn.
+                Err(error) if matches!(error.label(), "NotFound" | "Conflict") => {}
+                Err(error) => {
+                    failed += 1;
+                    context.metrics.failed("policy", error.label());
+                    tracing::warn!("{error}");
+                }
+            }
+        }
+        failed
+    }
+}
+
+/// An Event for what a person has to mend, and for that it is mended.
+async fn tell(context: &Context, write: &Write, before: &[Condition]) {
+    let accepted = &write.told.findings[0];
+    let was_refused = before.iter().any(|c| c.type_ == accepted.condition.as_str() && c.status == "False");
+    if accepted.status == ConditionStatus::False || (was_refused && accepted.status == ConditionStatus::True) {
+        let about = write.policy.object_ref(&());
+        context.events.tell(&about, before, std::slice::from_ref(accepted)).await;
+    }
+}
+
+/// Writes one, and says which version the object has then.
+async fn patch(context: &Context, write: Write) -> (Write, Result<u64, Error>) {
+    let name = name_of(&write.policy);
+    let api: Api<QuotaPolicy> = Api::namespaced(context.client.clone(), &name.namespace);
+    let object = json!({
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        // With its uid, so that it is not written to another of the same name.
+        "metadata": { "name": name.name, "namespace": name.namespace, "uid": write.policy.uid() },
+        "status": write.told.status,
+    });
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let written = api.patch_status(&name.name, &params, &Patch::Apply(&object)).await;
+    let what = || format!("status of QuotaPolicy {}/{}", name.namespace, name.name);
+    let written = written.map(|policy| version_of(&policy)).map_err(|error| Error::api(what())(error));
+    (write, written)
+}
+
+/// The version of an object. Those of one object grow.
+fn version_of(policy: &QuotaPolicy) -> u64 {
+    policy.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
