@@ -473,9 +473,11 @@ pub struct PolicyChanged {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeniedAnswer {
-    /// By `namespace/name`: the requests that a limit of the policy denied, or would have denied were it no shadow. Those it
-    /// never denied are left out; so are those beyond the most policies that a node counts apart.
+    /// By `namespace/name`: how often a limit of the policy denied, or would have denied were it no shadow. Policies that
+    /// never did are left out; so are those beyond the most that a node counts apart.
     pub policies: BTreeMap<String, u64>,
+    /// Whether every policy that decided anything here is counted apart.
+    pub is_complete: bool,
 }
 
 /// `namespace/name`, as the API words a policy's name.

@@ -10,6 +10,7 @@ use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
+use quorate_crds::api::DeniedAnswer;
 use quorate_limits::{OnUnavailable, PolicyName};
 
 use crate::admission::{LimitReport, Unavailable, Verdict};
@@ -92,15 +93,15 @@ impl Metrics {
         }
     }
 
-    /// How many requests each policy denied since the start, or would have as a shadow. Those that none did are left out,
-    /// and so is what is counted under [`OTHER`].
+    /// How often each policy denied since the start, or would have as a shadow.
     #[must_use]
-    pub fn denied(&self) -> BTreeMap<String, u64> {
-        let mut denied = BTreeMap::new();
+    pub fn denied(&self) -> DeniedAnswer {
+        let mut denied = DeniedAnswer { policies: BTreeMap::new(), is_complete: true };
         for family in self.decisions.collect() {
             for metric in family.get_metric() {
                 let label = |name| metric.get_label().iter().find(|l| l.name() == name).map_or("", |l| l.value());
                 let policy = label("policy");
+                denied.is_complete &= policy != OTHER;
                 if matches!(label("verdict"), "denied" | "shadow_denied") && policy != OTHER && policy != NONE {
                     #[expect(
                         clippy::cast_possible_truncation,
@@ -108,11 +109,11 @@ impl Metrics {
                         reason = "a count of whole numbers"
                     )]
                     let count = metric.get_counter().get_value() as u64;
-                    *denied.entry(policy.to_owned()).or_default() += count;
+                    *denied.policies.entry(policy.to_owned()).or_default() += count;
                 }
             }
         }
-        denied.retain(|_, count| *count > 0);
+        denied.policies.retain(|_, count| *count > 0);
         denied
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
-use quorate_crds::api::policy_ref;
+use quorate_crds::api::{DeniedAnswer, policy_ref};
 use quorate_limits::PolicyName;
 use tokio::time::Instant;
 
@@ -17,7 +17,7 @@ pub const REFRESH: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub struct Denied {
     asked: Option<Instant>,
-    counts: BTreeMap<String, BTreeMap<String, u64>>,
+    counts: BTreeMap<String, DeniedAnswer>,
 }
 
 impl Denied {
@@ -35,17 +35,39 @@ impl Denied {
         for (target, answer) in pods.iter().zip(join_all(calls).await) {
             match answer {
                 Ok(answer) => {
-                    self.counts.insert(target.pod.clone(), answer.policies);
+                    self.counts.insert(target.pod.clone(), answer);
                 }
                 Err(error) => tracing::debug!("denials are not counted: {error}"),
             }
         }
     }
 
-    /// How often this policy denied; `None` while no pod has said anything.
+    /// How often this policy denied; `None` while no pod has said anything, or when none of them counts it apart.
     #[must_use]
     pub fn of(&self, policy: &PolicyName) -> Option<u64> {
         let name = policy_ref(policy);
-        (!self.counts.is_empty()).then(|| self.counts.values().filter_map(|counts| counts.get(&name)).sum())
+        let counts = self
+            .counts
+            .values()
+            .filter_map(|answer| answer.policies.get(&name).copied().or_else(|| answer.is_complete.then_some(0)));
+        counts.reduce(|a, b| a + b)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn denials_add_up_over_pods_and_what_is_not_counted_is_not_known() {
+        let answer =
+            |count: u64, is_complete| DeniedAnswer { policies: [("shop/a".to_owned(), count)].into(), is_complete };
+        let name = |name: &str| PolicyName { namespace: "shop".to_owned(), name: name.to_owned() };
+        let mut denied = Denied::default();
+        assert_eq!(denied.of(&name("a")), None);
+        denied.counts.insert("edge-0".to_owned(), answer(2, false));
+        assert_eq!((denied.of(&name("a")), denied.of(&name("b"))), (Some(2), None));
+        denied.counts.insert("edge-1".to_owned(), answer(3, true));
+        assert_eq!((denied.of(&name("a")), denied.of(&name("b"))), (Some(5), Some(0)));
     }
 }

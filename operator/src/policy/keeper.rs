@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use quorate_crds::QuotaPolicyStatus;
+use quorate_crds::cluster_status::PoliciesStatus;
+use quorate_crds::quota_policy::Enforcement;
+use quorate_crds::{QuotaPolicyStatus, RateLimitCluster};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -17,7 +19,7 @@ use super::select::{Candidate, ClusterKey, name_of, select};
 use super::status::{Members, Standing, due, tell};
 use super::table::{Brought, Order, Table};
 use super::world::World;
-use super::writer::{Write, Writer};
+use super::writer::{Write, Writer, write_cluster};
 use crate::context::Context;
 use crate::limiter::Limiters;
 
@@ -31,6 +33,8 @@ const QUIET: Duration = Duration::from_millis(30);
 const GATHER_MAX: Duration = Duration::from_millis(200);
 /// Members that came or went are told of after this long.
 const SETTLED: Duration = Duration::from_secs(30);
+/// Between two writes of the cluster's status while policies change.
+const TELL_CLUSTER: Duration = Duration::from_secs(2);
 /// So many statuses are written before it is looked whether something more urgent came.
 const WRITES_IN_A_ROW: usize = 128;
 
@@ -45,6 +49,8 @@ pub struct Keeper {
     writer: Writer,
     /// The live members and how many judge by everything, and since when it is so.
     standing: (Option<(usize, usize)>, Instant),
+    /// What was last told in the cluster's status, and when.
+    told: Option<(PoliciesStatus, Option<Instant>)>,
 }
 
 impl Keeper {
@@ -53,7 +59,7 @@ impl Keeper {
     pub fn new(key: ClusterKey, context: Context, limiters: Limiters, world: Arc<World>) -> Self {
         let standing = (None, Instant::now());
         let (table, denied, writer) = (Table::default(), Denied::default(), Writer::default());
-        Self { key, context, limiters, world, table, denied, writer, standing }
+        Self { key, context, limiters, world, table, denied, writer, standing, told: None }
     }
 
     /// Runs until whoever wakes it lets go of it.
@@ -86,16 +92,21 @@ impl Keeper {
         };
         let candidates = select(&self.key, cluster, self.world.policies_of(&self.key));
         self.writer.settle(candidates.iter().map(|candidate| &*candidate.resource));
-        let brought = match cluster.filter(|cluster| cluster.metadata.deletion_timestamp.is_none()) {
-            Some(cluster) => self.bring(&candidates, cluster.spec.paused).await,
-            None => {
-                self.table = Table::default();
-                let desired = desired(&candidates, &BTreeSet::new(), &Held::default(), &Unsupported::new());
-                Brought { members: None, desired, problem: None }
-            }
+        let cluster = cluster.filter(|cluster| cluster.metadata.deletion_timestamp.is_none());
+        let brought = if let Some(cluster) = cluster {
+            self.bring(&candidates, cluster.spec.paused).await
+        } else {
+            self.table = Table::default();
+            self.told = None;
+            let desired = desired(&candidates, &BTreeSet::new(), &Held::default(), &Unsupported::new());
+            Brought { members: None, desired, problem: None }
         };
         self.note_members(brought.members.as_ref());
-        self.write(&candidates, &brought, woken).await && (brought.problem.is_none() || candidates.is_empty())
+        let is_told = self.write(&candidates, &brought, woken).await;
+        if let Some(cluster) = cluster.filter(|_| brought.members.is_some()) {
+            self.write_cluster(cluster, self.count(&candidates, &brought), is_told).await;
+        }
+        is_told && (brought.problem.is_none() || candidates.is_empty())
     }
 
     async fn bring(&mut self, candidates: &[Candidate], is_paused: bool) -> Brought {
@@ -158,6 +169,42 @@ impl Keeper {
             }
         }
         is_done
+    }
+
+    /// Tells of all policies in the cluster's status; while they still change, only now and then.
+    async fn write_cluster(&mut self, cluster: &RateLimitCluster, now: PoliciesStatus, is_steady: bool) {
+        let status = cluster.status.as_ref().and_then(|status| status.policies.as_ref());
+        let (told, at) = self.told.get_or_insert_with(|| (status.cloned().unwrap_or_default(), None));
+        if *told == now || !(is_steady || at.is_none_or(|at: Instant| at.elapsed() >= TELL_CLUSTER)) {
+            return;
+        }
+        match write_cluster(&self.context, cluster, &now).await {
+            Ok(()) => self.told = Some((now, Some(Instant::now()))),
+            Err(error) if matches!(error.label(), "NotFound" | "Conflict") => {}
+            Err(error) => {
+                self.context.metrics.failed("policy", error.label());
+                tracing::warn!("{error}");
+            }
+        }
+    }
+
+    /// Policies that every live member judges by, of those that are to be; those switched off are left out.
+    fn count(&self, candidates: &[Candidate], brought: &Brought) -> PoliciesStatus {
+        let on = candidates.iter().filter(|candidate| candidate.resource.spec.enforcement != Enforcement::Disabled);
+        let (mut enforced, mut all) = (0, 0);
+        for candidate in on {
+            all += 1;
+            if let Standing::Held { revision, members: Some(members) } = self.stands(candidate, brought)
+                && members.judging_by(revision) == members.live()
+            {
+                enforced += 1;
+            }
+        }
+        let revision = self.table.held().map_or(0, |held| held.revision);
+        PoliciesStatus {
+            enforced: Some(format!("{enforced}/{all}")),
+            revision: i64::try_from(revision).unwrap_or(i64::MAX),
+        }
     }
 
     fn stands<'a>(&self, candidate: &Candidate, brought: &'a Brought) -> Standing<'a> {

@@ -29,6 +29,7 @@ pub type GuardedPolicy = DeserializeGuard<QuotaPolicy>;
 pub type GuardedCluster = DeserializeGuard<RateLimitCluster>;
 
 /// Something changed.
+#[expect(clippy::large_enum_variant, reason = "one at a time, on its way from a watch to the roster")]
 pub enum Change {
     /// A policy.
     Policy(watcher::Event<GuardedPolicy>),
@@ -50,7 +51,6 @@ pub struct World {
 
 impl World {
     /// Watches begin as the changes are read.
-    #[must_use]
     pub fn watch(context: &Context) -> (Self, Changes) {
         let config = watcher::Config::default();
         let (policies, policy_changes) = watched(context.apis::<GuardedPolicy>(), &config, Change::Policy);

@@ -7,8 +7,10 @@ use futures::stream::{self, StreamExt as _};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource as _, ResourceExt as _};
+use quorate_crds::cluster::CLUSTER_KIND;
+use quorate_crds::cluster_status::PoliciesStatus;
 use quorate_crds::quota_policy::{API_VERSION, KIND};
-use quorate_crds::{ConditionStatus, QuotaPolicy, QuotaPolicyStatus};
+use quorate_crds::{ConditionStatus, QuotaPolicy, QuotaPolicyStatus, RateLimitCluster};
 use quorate_limits::PolicyName;
 use serde_json::json;
 
@@ -83,6 +85,24 @@ impl Writer {
         }
         failed
     }
+}
+
+/// Writes what is told of a cluster's policies into its status, beside what the other controller tells there.
+///
+/// # Errors
+/// The API server refused, or could not be asked.
+pub async fn write_cluster(context: &Context, cluster: &RateLimitCluster, told: &PoliciesStatus) -> Result<(), Error> {
+    let (namespace, name) = (cluster.namespace().unwrap_or_default(), cluster.name_any());
+    let api: Api<RateLimitCluster> = Api::namespaced(context.client.clone(), &namespace);
+    let object = json!({
+        "apiVersion": API_VERSION,
+        "kind": CLUSTER_KIND,
+        "metadata": { "name": name, "namespace": namespace, "uid": cluster.uid() },
+        "status": { "policies": told },
+    });
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let written = api.patch_status(&name, &params, &Patch::Apply(&object)).await;
+    written.map(drop).map_err(|error| Error::api(format!("status of RateLimitCluster {namespace}/{name}"))(error))
 }
 
 /// An Event for what a person has to mend, and for that it is mended.

@@ -210,6 +210,15 @@ impl Lab {
         assert!(line.is_none(), "the operator was refused something: {line:?}");
     }
 
+    /// How often the operator wrote the status of one object of a namespace, of the one it wrote most.
+    ///
+    /// # Panics
+    /// The record cannot be read.
+    #[must_use]
+    pub fn most_status_writes(&self, resource: &str, namespace: &str) -> usize {
+        self.rights.lock().unwrap_or_else(PoisonError::into_inner).most_status_writes(resource, namespace)
+    }
+
     /// What the operator is allowed to do and has not done since the cluster was started.
     ///
     /// # Panics

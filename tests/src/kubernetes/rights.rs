@@ -1,6 +1,6 @@
 //! What the operator is allowed to do, and what it did: by the API server's own record of its requests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
@@ -117,6 +117,28 @@ impl Rights {
         }
         self.used.insert(right);
         None
+    }
+
+    /// How often the operator wrote the status of one object of this resource in a namespace: of the one it wrote most.
+    ///
+    /// # Panics
+    /// The record cannot be read.
+    #[must_use]
+    pub fn most_status_writes(&self, resource: &str, namespace: &str) -> usize {
+        let record = std::fs::read_to_string(&self.record).unwrap_or_else(|e| panic!("{}: {e}", self.record.display()));
+        let mut writes: BTreeMap<String, usize> = BTreeMap::new();
+        // The last line may not be written to its end yet.
+        for request in record.lines().filter_map(|line| serde_json::from_str::<Request>(line).ok()) {
+            let is_written = request.response_status.is_some_and(|response| response.code < 300);
+            let object = request.object_ref.filter(|object| {
+                (object.resource.as_str(), object.subresource.as_str(), object.namespace.as_str())
+                    == (resource, "status", namespace)
+            });
+            if let Some(object) = object.filter(|_| is_written) {
+                *writes.entry(object.name).or_default() += 1;
+            }
+        }
+        writes.values().copied().max().unwrap_or(0)
     }
 
     /// What the operator is allowed to do and has not done so far.

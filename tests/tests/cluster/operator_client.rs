@@ -83,7 +83,8 @@ async fn operator_pushes_its_set_and_is_refused_what_belongs_to_others() {
     assert_eq!(limiters.apply_policies(&target, &set).await.unwrap(), changed, "the same set changes nothing");
     let list = limiters.policies(&target).await.unwrap();
     assert_eq!((list.revision, list.policies.len()), (changed.revision, 1));
-    assert_eq!((list.policies[0].owner, &list.policies[0].policy.spec), (OwnerName::Operator, &set.policies[0].spec));
+    let spec = serde_json::to_value(&set.policies[0].spec).unwrap();
+    assert_eq!((list.policies[0].owner, &list.policies[0].spec), (OwnerName::Operator, &spec));
     assert_eq!(limiters.cluster(&target).await.unwrap().members[0].applied_revision, Some(changed.revision));
 
     cluster
@@ -97,7 +98,7 @@ async fn operator_pushes_its_set_and_is_refused_what_belongs_to_others() {
     let refused = limiters.apply_policies(&target, &set).await.unwrap_err();
     match &refused.failure {
         Failure::Refused { status: StatusCode::CONFLICT, words, .. } => {
-            assert!(words.contains("default/two"), "{words}")
+            assert!(words.contains("default/two"), "{words}");
         }
         other => panic!("{other}"),
     }

@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 mod delete;
 mod install;
 mod losses;
+mod policies;
 mod rights;
 mod scale;
 mod stops;
@@ -47,6 +48,12 @@ const SCENARIOS: &[Scenario] = &scenarios![
     losses::operator_away_leaves_decisions_alone_and_goes_on_when_it_is_back,
     losses::cluster_created_again_over_its_claims_has_its_counters,
     stops::operator_that_ends_at_its_writes_brings_about_the_same,
+    policies::policy_created_changed_and_deleted_is_in_force_within_a_second,
+    policies::policies_of_other_namespaces_are_admitted_or_refused_as_the_cluster_says,
+    policies::policy_changed_behind_the_operators_back_is_put_right,
+    policies::operator_started_anew_pushes_and_writes_nothing_when_nothing_changed,
+    policies::two_thousand_policies_on_one_cluster_are_all_in_force,
+    policies::wrong_policies_are_refused_with_the_rules_own_words,
     delete::cluster_deleted_takes_all_along_but_claims_that_are_to_stay,
     delete::namespace_with_cluster_and_policies_is_gone_within_a_minute,
     delete::namespace_is_gone_within_a_minute_without_an_operator_too,

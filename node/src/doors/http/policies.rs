@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{Response, StatusCode};
 use quorate_crds::QuotaPolicy;
-use quorate_crds::api::{DeniedAnswer, PolicyList, PolicyView, policy_ref};
+use quorate_crds::api::{PolicyList, PolicyView, policy_ref};
 use quorate_limits::{Owner, Policy, PolicyName};
 
 use super::{Doors, answer};
@@ -35,7 +35,7 @@ pub(super) async fn get(
 
 /// `GET /v1/denied`: how many requests each policy denied on this node since its start.
 pub(super) async fn denied(State(doors): State<Arc<Doors>>) -> Response<Body> {
-    answer::json(StatusCode::OK, &DeniedAnswer { policies: doors.metrics.denied() })
+    answer::json(StatusCode::OK, &doors.metrics.denied())
 }
 
 fn view(owner: Owner, revision: u64, policy: &Policy) -> PolicyView {

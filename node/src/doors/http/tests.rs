@@ -76,7 +76,7 @@ async fn policies_are_put_listed_applied_and_deleted() {
     let set = post(admin, "/v1/policies:apply", r#"{"owner":"operator","policies":[]}"#).await;
     assert_eq!(set.json(), json!({ "revision": 2 }));
     let denied_so_far = get(data, "/v1/denied").await.json();
-    assert_eq!(denied_so_far, json!({ "policies": { "shop/one": 2 } }));
+    assert_eq!(denied_so_far, json!({ "policies": { "shop/one": 2 }, "isComplete": true }));
     let own = get(data, "/v1/cluster").await.json()["clusterId"].as_str().unwrap().to_owned();
     for (cluster, status) in [(own.as_str(), 200), ("0123", 409), ("", 409)] {
         let set = json!({ "owner": "operator", "clusterId": cluster, "policies": [] });
