@@ -126,7 +126,10 @@ fn set_with_faults_is_refused_with_all_of_them() {
         ]
     );
     for (set, message) in [
-        (r#"{"policies":[],"force":true}"#, "force: unknown field `force`, expected one of `owner`, `clusterId`, `policies`"),
+        (
+            r#"{"policies":[],"force":true}"#,
+            "force: unknown field `force`, expected one of `owner`, `clusterId`, `policies`",
+        ),
         (r#"{"owner":"me","policies":[]}"#, "owner: unknown variant `me`"),
         ("{}", "missing field `policies`"),
         ("[]", "invalid type: sequence, expected an object with `owner`, `clusterId` and `policies`"),

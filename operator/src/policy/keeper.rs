@@ -21,7 +21,6 @@ use super::table::{Brought, Order, Table};
 use super::world::World;
 use super::writer::{Write, Writer, write_cluster};
 use crate::context::Context;
-use crate::limiter::Limiters;
 
 /// Between two passes when nothing happens: within it a change by somebody else is put right.
 const STEADY: Duration = Duration::from_secs(5);
@@ -42,7 +41,6 @@ const WRITES_IN_A_ROW: usize = 128;
 pub struct Keeper {
     key: ClusterKey,
     context: Context,
-    limiters: Limiters,
     world: Arc<World>,
     table: Table,
     denied: Denied,
@@ -56,10 +54,10 @@ pub struct Keeper {
 impl Keeper {
     /// Nothing is known yet.
     #[must_use]
-    pub fn new(key: ClusterKey, context: Context, limiters: Limiters, world: Arc<World>) -> Self {
+    pub fn new(key: ClusterKey, context: Context, world: Arc<World>) -> Self {
         let standing = (None, Instant::now());
         let (table, denied, writer) = (Table::default(), Denied::default(), Writer::default());
-        Self { key, context, limiters, world, table, denied, writer, standing, told: None }
+        Self { key, context, world, table, denied, writer, standing, told: None }
     }
 
     /// Runs until whoever wakes it lets go of it.
@@ -113,12 +111,12 @@ impl Keeper {
         let pods = self.world.pods(&self.key);
         let frozen = self.world.unreadable();
         let order = Order { candidates, frozen: &frozen, is_paused, metrics: self.context.metrics.policies() };
-        let brought = self.table.bring(&self.limiters, &pods, &order).await;
+        let brought = self.table.bring(&self.context.limiters, &pods, &order).await;
         if let Some(problem) = brought.problem.as_ref().filter(|_| !candidates.is_empty()) {
             tracing::info!(cluster = %self.key, "its policies are not as they should be: {problem}");
         }
         if !candidates.is_empty() && brought.members.is_some() {
-            self.denied.refresh(&self.limiters, &pods).await;
+            self.denied.refresh(&self.context.limiters, &pods).await;
         }
         brought
     }

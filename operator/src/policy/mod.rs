@@ -31,7 +31,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::context::Context;
-use crate::limiter::{Limiters, Ports};
 use keeper::Keeper;
 use roster::{Concerned, Roster};
 use select::ClusterKey;
@@ -42,7 +41,6 @@ pub async fn run(context: Context, mut stop: watch::Receiver<bool>) {
     let (world, changes) = World::watch(&context);
     let mut keepers = Keepers {
         context,
-        limiters: Limiters::new(Ports::default()),
         world: Arc::new(world),
         roster: Roster::default(),
         awake: HashMap::new(),
@@ -60,7 +58,6 @@ pub async fn run(context: Context, mut stop: watch::Receiver<bool>) {
 /// A keeper for each cluster that there is a reason to look after.
 struct Keepers {
     context: Context,
-    limiters: Limiters,
     world: Arc<World>,
     roster: Roster,
     /// Wakes a keeper; one whose waker is gone ends after its pass.
@@ -111,8 +108,7 @@ impl Keepers {
                 continue;
             }
             let (waker, woken) = watch::channel(());
-            let (context, limiters, world) = (self.context.clone(), self.limiters.clone(), Arc::clone(&self.world));
-            let keeper = Keeper::new(key.clone(), context, limiters, world);
+            let keeper = Keeper::new(key.clone(), self.context.clone(), Arc::clone(&self.world));
             self.tasks.spawn(keeper.run(woken));
             self.awake.insert(key, waker);
         }
