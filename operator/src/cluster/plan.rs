@@ -306,8 +306,11 @@ impl View<'_> {
         let plan = Plan::of(Some(InFlight::ScaleDown(pod)), now, Reason::ScalingDown);
         let name = self.wanted.names.pod(pod);
         if pod == now {
-            let mut members = self.seen.membership.iter().flat_map(|membership| &membership.members);
-            return members.find(|member| member.name == name).map(|own| plan.step(Step::Decommission { id: own.id }));
+            let Some(membership) = &self.seen.membership else {
+                return Some(plan.waiting(Reason::NoLeader, "a leader"));
+            };
+            let own = membership.members.iter().find(|member| member.name == name);
+            return own.map(|own| plan.step(Step::Decommission { id: own.id }));
         }
         // Not the last pod any more: somebody scaled the `StatefulSet` by hand.
         if pod + 1 != now || pod == 0 {
