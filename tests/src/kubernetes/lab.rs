@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolume};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, Pod};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
@@ -217,6 +217,24 @@ impl Lab {
     #[must_use]
     pub fn most_status_writes(&self, resource: &str, namespace: &str) -> usize {
         self.rights.lock().unwrap_or_else(PoisonError::into_inner).most_status_writes(resource, namespace)
+    }
+
+    /// A command that takes rights away from the operator that runs, as uninstalling does: what it is refused until it has
+    /// ended is nobody's fault.
+    ///
+    /// # Panics
+    /// The command fails, or the operator does not end.
+    pub async fn take_rights_away(&self, command: &str) {
+        self.assert_allowed();
+        self.type_in(command).unwrap_or_else(|error| panic!("{error}"));
+        let pods = Api::<Pod>::namespaced(self.client.clone(), NAMESPACE);
+        eventually(PATIENCE, "the operator to end", async || {
+            let pods = pods.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
+            let left = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()).count();
+            if left == 0 { Ok(()) } else { Err(format!("{left} pods are still there")) }
+        })
+        .await;
+        self.rights.lock().unwrap_or_else(PoisonError::into_inner).read_on();
     }
 
     /// What the operator is allowed to do and has not done since the cluster was started.

@@ -57,7 +57,7 @@ pub async fn namespace_is_gone_within_a_minute_without_an_operator_too(lab: &Lab
     lab.install_operator().await;
     let space = lab.space("delete-alone").await;
     furnish(&space).await;
-    lab.type_in("helm uninstall quorate --namespace quorate-system --wait").unwrap_or_else(|error| panic!("{error}"));
+    lab.take_rights_away("helm uninstall quorate --namespace quorate-system --wait").await;
     let took = until_gone(&space).await;
     figure(&format!("operator uninstalled, then the namespace deleted: gone after {took:.1} s"));
     lab.install_operator().await;

@@ -1,6 +1,6 @@
 //! The operator on a real Kubernetes of three nodes, from the README's first command on. One file for each matter.
 //!
-//! `tests/kubernetes/scenarios` runs them, or those whose names contain its words, on the cluster that
+//! `tests/kubernetes/scenarios` runs them, or those whose names contain its word, on the cluster that
 //! `tests/kubernetes/up` has started; `make test-kubernetes` does all of it. They run one after another, in this order.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
