@@ -25,6 +25,10 @@ const VOLUMES: usize = 3;
 /// The heading of the README's page below which the operator is installed.
 pub const INSTALL: &str = "## Install on Kubernetes";
 
+/// Gives the operator the settings that follow, and none of those it had.
+pub const HELM_UPGRADE: &str =
+    "helm upgrade quorate helm/quorate --namespace quorate-system --reset-values --wait --timeout 2m";
+
 /// The cluster of machines that `tests/kubernetes/up` has started.
 pub struct Lab {
     /// For objects.
@@ -141,7 +145,7 @@ impl Lab {
         self.spaces.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
     }
 
-    /// The operator as the README installs it, unless it is there.
+    /// The operator as the README installs it, unless it is there just so.
     ///
     /// # Panics
     /// It does not become ready.
@@ -152,6 +156,12 @@ impl Lab {
             for command in readme::commands(&page, INSTALL).iter().filter(|command| command.starts_with("helm ")) {
                 self.type_in(command).unwrap_or_else(|error| panic!("{error}"));
             }
+        } else if self
+            .type_in("helm get values quorate --namespace quorate-system --output json")
+            .is_ok_and(|set| set.trim() != "null")
+        {
+            // A scenario that failed has left its settings.
+            self.take_rights_away(HELM_UPGRADE).await;
         }
         self.kubectl(&format!("--namespace {NAMESPACE} rollout status deployment {OPERATOR} --timeout 60s"));
     }

@@ -4,15 +4,13 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use quorate_tests::cluster::figure;
-use quorate_tests::kubernetes::lab::{INSTALL, Lab, PATIENCE};
+use quorate_tests::kubernetes::lab::{HELM_UPGRADE, INSTALL, Lab, PATIENCE};
 use quorate_tests::kubernetes::objects::cluster;
 use quorate_tests::kubernetes::readme;
 use quorate_tests::kubernetes::space::Space;
 
 /// From the cluster's `kubectl apply` to the first decision, with the images on the nodes.
 const FIRST_DECISION_WITHIN: Duration = Duration::from_mins(1);
-
-const HELM_UPGRADE: &str = "helm upgrade quorate helm/quorate --namespace quorate-system --wait --timeout 2m";
 
 pub async fn readme_typed_word_for_word_serves_from_a_pod_through_the_service(lab: &Lab) {
     // On a cluster that somebody works on, it may be there already.
