@@ -119,6 +119,12 @@ impl World {
         self.hosts.iter().find(|host| host.id == id)
     }
 
+    /// The node that came to the host of one whose disk was lost, and stays.
+    fn heir(&self, id: u32) -> Option<u32> {
+        let host = self.hosts.iter().find(|host| host.id != id && host.id % HOSTS_MAX == id % HOSTS_MAX)?;
+        (host.way == Way::Up && (self.leaving | self.removed) & bit(host.id) == 0).then_some(host.id)
+    }
+
     fn those(&self, which: impl Fn(&Host) -> bool) -> Ids {
         self.hosts.iter().filter(|host| which(host)).fold(0, |set, host| set | bit(host.id))
     }
@@ -281,6 +287,10 @@ impl World {
                 assert!((voters | drop) & !config.all() == 0 && voters & drop == 0, "{self:?}");
                 assert!(drop & !(self.leaving | self.silent) == 0, "one that is there is dropped unasked: {self:?}");
                 assert!(drop & bit(self.hosts[leader].id) == 0, "a leader drops itself: {self:?}");
+                for id in ids(drop & config.voters) {
+                    let heir = self.heir(id).filter(|heir| voters & bit(*heir) == 0);
+                    assert_eq!(heir, None, "{id} goes before its heir can take its place: {self:?}");
+                }
                 let next = (voters != config.voters).then_some(voters);
                 self.commit(Config { voters: config.voters, next, learners: config.learners & !voters & !drop })
             }
