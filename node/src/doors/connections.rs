@@ -200,7 +200,7 @@ impl Refusals {
             tracing::warn!(
                 refused = self.count,
                 "all {connections_max} connections are in use, further ones are refused; are clients leaking them? \
-                 CONNECTIONS_MAX says how many there may be"
+                 CONNECTIONS_MAX and the limit of open files (ulimit -n) say how many there may be"
             );
             *self = Self { count: 0, told: Some(Instant::now()) };
         }

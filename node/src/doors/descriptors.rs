@@ -3,8 +3,12 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::connections::Bounds;
+
 /// Kept for everything but the data port's connections: 1024 of other nodes, the admin port's, and files.
 const RESERVED: usize = 2048;
+/// Of the default's connections these are little.
+const FEW: usize = 4096;
 
 /// Raises the limit of open files as far as this process may.
 ///
@@ -24,7 +28,7 @@ fn raise() -> usize {
 pub fn connections_to_spare(wanted: usize) -> usize {
     let files = raise();
     let spared = to_spare(files, wanted);
-    if spared < wanted {
+    if is_worth_a_word(spared, wanted) {
         tracing::warn!(
             "this process may open {files} files, so the data port takes {spared} connections instead of the {wanted} of \
              CONNECTIONS_MAX; raise the limit (ulimit -n, LimitNOFILE) to {} or lower CONNECTIONS_MAX",
@@ -32,6 +36,12 @@ pub fn connections_to_spare(wanted: usize) -> usize {
         );
     }
     spared
+}
+
+/// Whoever asked for a number of their own and gets fewer should know. The default is plenty, so then only when little is
+/// left of it; and whoever is refused later is told of.
+fn is_worth_a_word(spared: usize, wanted: usize) -> bool {
+    spared < wanted && (wanted != Bounds::CONNECTIONS_MAX_DEFAULT || spared < FEW)
 }
 
 fn to_spare(files: usize, wanted: usize) -> usize {
@@ -47,6 +57,19 @@ mod tests {
         let cases = [(1 << 20, 20_000, 20_000), (20_000, 20_000, 17_952), (1024, 20_000, 512), (8, 1, 1), (0, 5, 1)];
         for (files, wanted, spared) in cases {
             assert_eq!(to_spare(files, wanted), spared, "{files} files, {wanted} wanted");
+        }
+    }
+
+    #[test]
+    fn fewer_connections_are_told_of_when_somebody_asked_for_more_or_little_is_left() {
+        for (spared, wanted, is_told) in [
+            (20_000, 20_000, false),
+            (17_952, 20_000, false),
+            (350, 20_000, true),
+            (17_952, 19_000, true),
+            (9, 9, false),
+        ] {
+            assert_eq!(is_worth_a_word(spared, wanted), is_told, "{spared} of {wanted}");
         }
     }
 }
