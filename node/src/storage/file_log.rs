@@ -18,7 +18,7 @@ use super::flushed_mark::FlushedMark;
 use super::full::{free, is_full, size};
 use super::log_codec::{Kinds, Owner, PAYLOAD_BYTES_MAX, Payload, StoredVote};
 use super::log_tail::{check_tail, chunk_files, cut_back};
-use super::{FlushDone, LogId, LogState, LogStore, Record, Vote};
+use super::{Change, FlushDone, LogId, LogState, LogStore, Record, Vote};
 
 /// A chunk file is closed when it reaches this. Chunks that were purged whole are deleted, so on a small disk they are
 /// smaller: a 32nd of it, 1 MiB at least.
@@ -78,16 +78,6 @@ struct Inner {
     mark: FlushedMark,
     /// Counts how often the log was opened again.
     reopened: u64,
-}
-
-/// One thing written to the log.
-#[derive(Clone)]
-enum Change {
-    Append(Vec<Record>),
-    Vote(Vote),
-    Committed(LogId),
-    TruncateAfter(Option<LogId>),
-    Purge(LogId),
 }
 
 impl Change {

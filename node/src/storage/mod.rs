@@ -73,6 +73,21 @@ pub struct Record {
     pub payload: Bytes,
 }
 
+/// One thing written to a log.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Records behind the last one.
+    Append(Vec<Record>),
+    /// A vote.
+    Vote(Vote),
+    /// The committed position.
+    Committed(LogId),
+    /// Nothing is left behind this record.
+    TruncateAfter(Option<LogId>),
+    /// Nothing is left up to this record.
+    Purge(LogId),
+}
+
 /// What the log holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogState {

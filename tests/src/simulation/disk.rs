@@ -17,7 +17,8 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use quorate_node::platform::Platform as _;
 use quorate_node::storage::{
-    Disk, FlushDone, Identity, IdentityStore, Image, LogId, LogState, LogStore, Record, SnapshotStore, Space, Vote,
+    Change, Disk, FlushDone, Identity, IdentityStore, Image, LogId, LogState, LogStore, Record, SnapshotStore, Space,
+    Vote,
 };
 
 use super::Sim;
@@ -108,15 +109,6 @@ impl Copy {
 struct Log {
     state: LogState,
     records: BTreeMap<u64, Record>,
-}
-
-#[derive(Clone, Debug)]
-enum Change {
-    Append(Vec<Record>),
-    Vote(Vote),
-    Committed(LogId),
-    TruncateAfter(Option<LogId>),
-    Purge(LogId),
 }
 
 impl SimDisk {
