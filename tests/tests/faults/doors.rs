@@ -79,18 +79,20 @@ async fn dawdle(target: SocketAddr, head: &'static str, byte: u8) -> String {
     }
 }
 
-/// Asks for something long many times at once, and reads a byte a second of it; why it ended.
+/// Asks for something long many times at once, and reads a byte a second of it; when and why it ended.
 async fn read_slowly(target: SocketAddr) -> String {
+    let begun = Instant::now();
     let mut stream = TcpStream::connect(target).await.unwrap();
     for _ in 0..20 {
         stream.write_all(b"GET /openapi.json HTTP/1.1\r\nhost: n\r\n\r\n").await.unwrap();
     }
-    loop {
+    for read in 0.. {
         if let Err(error) = stream.read_exact(&mut [0]).await {
-            return error.to_string();
+            return format!("after {:.1?} and {read} bytes: {error}", begun.elapsed());
         }
         pause(Duration::from_secs(1)).await;
     }
+    unreachable!("it reads for ever");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,9 +145,10 @@ async fn ten_thousand_idle_and_a_thousand_slow_connections_others_are_served_and
     let requests = history.records.len();
     figure(&format!(
         "{IDLE} idle and {SLOW} slow connections to the leader: {requests} other requests in {WATCHED:?}, none failed; {} \
-         slow readers cut off ({:?}); its memory went from {} MiB to {} MiB, {} KiB a connection",
+         slow readers cut off (the first {:?}, the last {:?}); its memory went from {} MiB to {} MiB, {} KiB a connection",
         cut.len(),
         cut.first(),
+        cut.last(),
         before >> 20,
         during >> 20,
         (grown / (IDLE + SLOW) as u64) >> 10,
