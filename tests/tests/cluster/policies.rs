@@ -202,6 +202,34 @@ async fn policy_files_at_start_and_on_sighup_are_the_policies_of_the_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn files_changed_before_a_node_that_has_read_them_could_propose_them_the_newer_ones_are_in_force() {
+    let plan = Plan::of(3).set("POLICIES", "{dir}/policies");
+    let cluster = plan.build().await;
+    let folder = cluster.dir().join("policies");
+    std::fs::create_dir(&folder).unwrap();
+    write_policies(&folder, "a.yaml", &[("one", "one", 1)]);
+    // Alone it is not ready, but it has started, so it has read its files.
+    let first = cluster.node(0);
+    first.start();
+    eventually(PATIENCE, "it answers", async || {
+        first.client().get("/health").await.map(|_| ()).map_err(|error| error.to_string())
+    })
+    .await;
+    write_policies(&folder, "a.yaml", &[("one", "one", 2)]);
+    for node in &cluster.nodes()[1..] {
+        node.unset("POLICIES");
+        node.start();
+    }
+    cluster.ready().await;
+    eventually(PATIENCE, "it has seen to its files", async || {
+        let log = first.log();
+        if log.contains("the policies of the files are in force") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    files_are(&cluster, &[("one", Some(2))]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn policy_of_the_files_changed_through_the_api_is_refused() {
     let plan = Plan::of(1).set("POLICIES", "{dir}/policies");
     let cluster = plan.build().await;

@@ -8,8 +8,6 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_limits::Policy;
-
 use super::Failure;
 use crate::config::{Machine, ServeArgs, Settings};
 use crate::doors::connections::{Bounds, Server};
@@ -39,7 +37,8 @@ pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
     let settings = Settings::read(args, &Machine::find()).map_err(|errors| wrong(texts(&errors)))?;
     telemetry::start(&settings.log).map_err(Failure::Failed)?;
     let files = settings.policies.clone().map(PolicyFiles::new);
-    let policies = files.as_ref().map(PolicyFiles::read).transpose().map_err(|errors| wrong(texts(&errors)))?;
+    // Whoever starts it should hear at once what is wrong with them.
+    files.as_ref().map(PolicyFiles::read).transpose().map_err(|errors| wrong(texts(&errors)))?;
     let signals = Signals::listen(settings.stop_with_stdin)
         .map_err(|error| Failure::Failed(format!("cannot listen for signals: {error}")))?;
     let ports = Ports::bind(&settings.listen).await.map_err(Failure::Failed)?;
@@ -70,7 +69,7 @@ pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
             Bounds::of(Bounds::ADMIN_CONNECTIONS_MAX, quorate_crds::SET_BYTES_MAX),
         ),
     ];
-    let ended = serve_until_asked(node, files, policies, signals).await;
+    let ended = serve_until_asked(node, files, signals).await;
     end(&settings, running, servers, ended).await
 }
 
@@ -88,13 +87,9 @@ enum Ended {
     Removed,
 }
 
-async fn serve_until_asked(
-    node: &Arc<Node<Tokio>>,
-    files: Option<PolicyFiles>,
-    policies: Option<Vec<Policy>>,
-    mut signals: Signals,
-) -> Ended {
-    let mut proposing = policies.map(|policies| policy_files::propose(Arc::clone(node), policies));
+async fn serve_until_asked(node: &Arc<Node<Tokio>>, files: Option<PolicyFiles>, mut signals: Signals) -> Ended {
+    let propose = |files: &PolicyFiles| policy_files::propose(Arc::clone(node), files.clone());
+    let mut proposing = files.as_ref().map(propose);
     loop {
         let ask = tokio::select! {
             biased;
@@ -111,12 +106,8 @@ async fn serve_until_asked(
         };
         match files.read() {
             // The old proposal, if it still waits for a leader, ends with its replacement.
-            Ok(policies) => proposing = Some(policy_files::propose(Arc::clone(node), policies)),
-            Err(errors) => {
-                for error in errors {
-                    tracing::error!("policies are left as they were: {error}");
-                }
-            }
+            Ok(_) => proposing = Some(propose(files)),
+            Err(errors) => policy_files::refuse(errors),
         }
         tracing::debug!(proposing = proposing.is_some(), "policies were read again");
     }

@@ -1,4 +1,5 @@
-//! Policies from a folder: read at the start and on SIGHUP, proposed when they differ from what is in force.
+//! Policies from a folder: checked at the start and on SIGHUP, read again when they are proposed, which is when they differ
+//! from what is in force.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const READY_PAUSE: Duration = Duration::from_millis(20);
 
 /// The folder named by `POLICIES`.
+#[derive(Clone)]
 pub(super) struct PolicyFiles {
     dir: PathBuf,
 }
@@ -44,17 +46,29 @@ impl Drop for Proposal {
     }
 }
 
-/// Proposes the policies until the cluster has taken or refused them.
-pub(super) fn propose(node: Arc<Node<Tokio>>, policies: Vec<Policy>) -> Proposal {
+/// Proposes the folder's policies until the cluster has taken or refused them.
+pub(super) fn propose(node: Arc<Node<Tokio>>, files: PolicyFiles) -> Proposal {
     Proposal(tokio::spawn(async move {
         // Before that its own rules may be older than those in force.
         while node.ready().is_err() {
             tokio::time::sleep(READY_PAUSE).await;
         }
-        while !try_propose(&node, &policies).await {
-            tokio::time::sleep(RETRY_PAUSE).await;
+        loop {
+            // As they are by now: other nodes may have proposed what changed since, and must not lose it again.
+            match files.read() {
+                Ok(policies) if try_propose(&node, &policies).await => return,
+                Ok(_) => tokio::time::sleep(RETRY_PAUSE).await,
+                Err(errors) => return refuse(errors),
+            }
         }
     }))
+}
+
+/// Says what is wrong with the files.
+pub(super) fn refuse(errors: Vec<FileError>) {
+    for error in errors {
+        tracing::error!("policies are left as they were: {error}");
+    }
 }
 
 /// Whether the matter is settled.
