@@ -307,8 +307,11 @@ impl<P: Platform> Node<P> {
         Settings { secret, counters_max: self.options.counters_max }
     }
 
-    /// Waits until this node has applied all that was committed when it asked.
+    /// Waits until this node has applied all that was committed when it asked, an entry among it that was made since it
+    /// started. With what was in its log alone its cluster time would be that of the last stamp there, and what it showed
+    /// before as ended would be open again for a moment.
     async fn catch_up(&self) {
+        self.courier.session_open().await;
         loop {
             let until = P::now() + SETUP_TIMEOUT;
             if let Ok((_, index)) = self.courier.read(Vec::new(), until).await {

@@ -68,6 +68,11 @@ impl<P: Platform> Courier<P> {
         }
     }
 
+    /// Waits until a session is open: an entry of the log is there that was made since this node started.
+    pub async fn session_open(&self) {
+        self.session.begun().await;
+    }
+
     /// Commits commands: each counts once.
     ///
     /// # Errors

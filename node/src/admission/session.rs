@@ -50,6 +50,11 @@ impl Session {
         ends
     }
 
+    /// Waits until a session is open.
+    pub async fn begun(&self) {
+        self.once(|open| open.is_some().then_some(())).await;
+    }
+
     /// Waits until no session is open.
     pub async fn ended(&self) {
         self.once(|open| open.is_none().then_some(())).await;
@@ -109,8 +114,12 @@ mod tests {
     #[test]
     fn oldest_part_under_way_keeps_numbers_within_what_the_state_keeps() {
         let session = Session::default();
-        assert!(session.number().now_or_never().is_none(), "no session yet");
+        assert!(
+            session.begun().now_or_never().is_none() && session.number().now_or_never().is_none(),
+            "no session yet"
+        );
         session.begin(SessionId(7));
+        assert!(session.begun().now_or_never().is_some());
         let mut under_way: Vec<_> = (0..RESULTS_KEPT).map(|_| session.number().now_or_never().expect("room")).collect();
         assert_eq!(under_way.last().map(|numbered| numbered.sequence), Some(RESULTS_KEPT));
         assert!(session.number().now_or_never().is_none(), "the oldest would be forgotten");
