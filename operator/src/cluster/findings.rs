@@ -60,7 +60,8 @@ fn quorum(seen: &Observed) -> Quorum {
     if seen.pods.values().all(|pod| pod.node.is_none()) {
         return if seen.founding.is_none() { Quorum::Unfounded } else { Quorum::Unknown };
     }
-    if seen.cluster_id().is_none() {
+    // Founders have their cluster's id for a moment before they know who votes.
+    if seen.cluster_id().is_none() || seen.voters.is_empty() {
         return Quorum::Unfounded;
     }
     let answering =

@@ -200,8 +200,10 @@ fn seen_pod(pod: &Pod, answer: Option<&ClusterAnswer>, membership: Option<&Membe
         node: answer.map(|answer| SeenNode {
             id: answer.node.0,
             cluster: Some(answer.cluster_id.clone()).filter(|id| !id.is_empty()),
-            retired: membership
-                .is_some_and(|known| !answer.cluster_id.is_empty() && known.member(answer.node.0).is_none()),
+            // One that was invited and has nothing of the log yet knows of no member at all.
+            retired: !answer.members.is_empty()
+                && !answer.cluster_id.is_empty()
+                && membership.is_some_and(|known| known.member(answer.node.0).is_none()),
         }),
     }
 }

@@ -113,6 +113,8 @@ fn node_of_the_cluster_that_is_no_member_any_more_is_retired() {
     assert!(!retired(&[("edge-2", &gone)]), "without a leader nobody knows");
     let fresh = ClusterAnswer { cluster_id: String::new(), ..gone.clone() };
     assert!(!retired(&[("edge-0", &leader), ("edge-2", &fresh)]), "it is about to join");
+    let invited = ClusterAnswer { members: Vec::new(), ..gone.clone() };
+    assert!(!retired(&[("edge-0", &leader), ("edge-2", &invited)]), "it is joining");
     let learner = answer("12", None, 7);
     assert!(!retired(&[("edge-0", &leader), ("edge-2", &learner)]));
 }
