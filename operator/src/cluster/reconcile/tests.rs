@@ -90,6 +90,12 @@ impl Scene {
         scene
     }
 
+    /// A pod of this template is up on the claim that it had.
+    fn comes_back(&self, ordinal: u8, template: &str) {
+        self.starts(ordinal, template);
+        self.world.change(&claim(ordinal), &json!({"metadata": {"annotations": {"quorate.dev/cluster-id": "c1"}}}));
+    }
+
     async fn running() -> Self {
         Self::running_on(&template_name(&wanted())).await
     }
@@ -243,7 +249,7 @@ async fn old_pods_evicts_one_and_only_that_very_pod() {
     // The first look has begun with the last follower, which is gone and comes back under its name.
     assert_eq!(scene.status()["operation"]["pod"], "edge-2");
     assert!(scene.world.get(&pod(2)).is_none());
-    scene.starts(2, &template_name(&wanted()));
+    scene.comes_back(2, &template_name(&wanted()));
     scene.world.answer_instead("POST /api/v1/namespaces/shop/pods/edge-1/eviction", 409, failure(409, "Conflict"));
     scene.looks().await.unwrap();
     assert_eq!(scene.status()["operation"]["pod"], "edge-1");
@@ -253,7 +259,7 @@ async fn old_pods_evicts_one_and_only_that_very_pod() {
 #[tokio::test]
 async fn old_pods_refused_by_the_budget_wait_and_say_so() {
     let scene = Scene::running_on("old").await;
-    scene.starts(2, &template_name(&wanted()));
+    scene.comes_back(2, &template_name(&wanted()));
     let refused = failure(429, "Cannot evict pod as it would violate the pod's disruption budget.");
     scene.world.answer_instead("POST /api/v1/namespaces/shop/pods/edge-1/eviction", 429, refused);
     assert_eq!(scene.looks().await.unwrap(), Action::requeue(IN_FLIGHT));
@@ -264,7 +270,7 @@ async fn old_pods_refused_by_the_budget_wait_and_say_so() {
 #[tokio::test]
 async fn old_pods_gone_before_they_are_evicted_are_no_error() {
     let scene = Scene::running_on("old").await;
-    scene.starts(2, &template_name(&wanted()));
+    scene.comes_back(2, &template_name(&wanted()));
     scene.world.answer_instead("POST /api/v1/namespaces/shop/pods/edge-1/eviction", 404, failure(404, "NotFound"));
     assert_eq!(scene.looks().await.unwrap(), Action::requeue(AFTER_STEP));
 }
@@ -274,7 +280,7 @@ async fn rollout_seen_by_an_older_watch_goes_on_with_what_is_in_flight() {
     let scene = Scene::running_on("old").await;
     let mut stale = scene.world.get(CLUSTER).unwrap();
     stale["status"] = Value::Null;
-    scene.starts(2, "old");
+    scene.comes_back(2, "old");
     scene.world.writes();
     let stale: Guarded = serde_json::from_value(stale).unwrap();
     assert_eq!(stale.name().unwrap(), "edge");
