@@ -196,8 +196,11 @@ impl View<'_> {
     /// It is on its way out, and the others can decide, or at least elect who does.
     fn is_let_go(&self, ordinal: usize) -> bool {
         let voters = &self.seen.voters;
-        let answers = |voter: &&usize| self.seen.pods.get(voter).is_some_and(|pod| pod.node.is_some());
-        let others = voters.iter().filter(|voter| **voter != ordinal).filter(answers).count();
+        // A node on an empty disk answers too, and elects nobody.
+        let belongs = |voter: &&usize| {
+            self.seen.pods.get(voter).and_then(|pod| pod.node.as_ref()).is_some_and(|node| node.cluster.is_some())
+        };
+        let others = voters.iter().filter(|voter| **voter != ordinal).filter(belongs).count();
         self.seen.operation == Some(InFlight::ScaleDown(ordinal))
             && (self.seen.membership.is_some() || 2 * others > voters.len())
     }
