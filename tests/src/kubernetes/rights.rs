@@ -73,6 +73,8 @@ struct Object {
 struct Response {
     #[serde(default)]
     code: u16,
+    #[serde(default)]
+    message: String,
 }
 
 impl Rights {
@@ -87,8 +89,12 @@ impl Rights {
     /// # Panics
     /// The record cannot be read.
     pub fn read_on(&mut self) -> Vec<String> {
-        let mut file =
-            std::fs::File::open(&self.record).unwrap_or_else(|error| panic!("{}: {error}", self.record.display()));
+        let mut file = match std::fs::File::open(&self.record) {
+            Ok(file) => file,
+            // It begins with the first request.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return vec![],
+            Err(error) => panic!("{}: {error}", self.record.display()),
+        };
         file.seek(SeekFrom::Start(self.offset)).expect("a file");
         self.offset += file.read_to_string(&mut self.rest).expect("text") as u64;
         let end = self.rest.rfind('\n').map_or(0, |newline| newline + 1);
@@ -108,7 +114,11 @@ impl Rights {
             resource: resource.trim_end_matches('/').to_owned(),
             verb: request.verb.clone(),
         };
-        if request.annotations["authorization.k8s.io/decision"] == "forbid" {
+        // Nothing is made any more in a namespace on its way out, whoever asks.
+        let refused = |response: &Response| response.code == 403 && !response.message.contains("being terminated");
+        if request.annotations["authorization.k8s.io/decision"] == "forbid"
+            || request.response_status.as_ref().is_some_and(refused)
+        {
             return Some(format!("{right}, {} in {:?}", object.name, object.namespace));
         }
         // What is applied and was not there is created, which is a right of its own.

@@ -85,6 +85,7 @@ fn run(runtime: &Runtime, lab: &'static Lab, scenario: &Scenario) -> Result<(), 
     }));
     if outcome.is_err() {
         lab.describe();
+        lab.forgive();
     }
     lab.clear_away();
     figure(&format!("{}: {:.0} s in all", scenario.name, started.elapsed().as_secs_f64()));
