@@ -319,8 +319,15 @@ impl View<'_> {
         if pod + 1 != now || pod == 0 {
             return None;
         }
-        if self.seen.membership.is_none() {
+        let Some(membership) = &self.seen.membership else {
             return Some(plan.waiting(Reason::NoLeader, "a leader"));
+        };
+        // The last vote goes to another before its pod does.
+        let mut voters = membership.voters();
+        if let (Some(last), None) = (voters.next(), voters.next())
+            && last.name == name
+        {
+            return Some(plan.step(Step::Decommission { id: last.id }));
         }
         if !self.stands_without(pod) {
             return Some(plan.waiting(Reason::WaitingForQuorum, format!("enough healthy voters to do without {name}")));
