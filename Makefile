@@ -78,6 +78,7 @@ verify: ## Formatting, lints and documentation; writes nothing
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 	$(CARGO) clippy --locked --package quorate-tests --test faults --test kubernetes -- --deny warnings
+	$(CARGO) clippy --locked --package quorate-operator --features stop-at-write --all-targets -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --workspace --no-deps
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --locked check; \
 	else echo "cargo-deny is not installed: licences and advisories (deny.toml) were not checked"; fi

@@ -11,7 +11,7 @@ use std::env;
 use std::fs;
 use std::hash::Hasher as _;
 use std::io::{self, Write as _};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use axum::http::{Method, Request, Response};
@@ -56,20 +56,21 @@ impl<S> Layer<S> for StopAtWrite {
     type Service = Stopping<S>;
 
     fn layer(&self, inner: S) -> Stopping<S> {
-        Stopping { inner, points: Arc::clone(&self.0) }
+        Stopping { inner: Arc::new(Mutex::new(inner)), points: Arc::clone(&self.0) }
     }
 }
 
 /// A client that ends its process.
 #[derive(Clone, Debug)]
 pub struct Stopping<S> {
-    inner: S,
+    /// Shared with the calls under way: kube's inner client cannot be cloned, and a call waits for its point first.
+    inner: Arc<Mutex<S>>,
     points: Arc<Points>,
 }
 
 impl<S, B> Service<Request<Body>> for Stopping<S>
 where
-    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<B>> + Send + 'static,
     S::Future: Send,
     S::Error: Into<BoxError>,
 {
@@ -78,16 +79,16 @@ where
     type Future = BoxFuture<'static, Result<Response<B>, BoxError>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context).map_err(Into::into)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).poll_ready(context).map_err(Into::into)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let ready = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, ready);
+        let inner = Arc::clone(&self.inner);
+        let call = move |request| inner.lock().unwrap_or_else(PoisonError::into_inner).call(request);
         let points = Arc::clone(&self.points);
         Box::pin(async move {
             if request.method() == Method::GET {
-                return inner.call(request).await.map_err(Into::into);
+                return call(request).await.map_err(Into::into);
             }
             let (head, body) = request.into_parts();
             let body = body.collect().await.map_err(BoxError::from)?.to_bytes().to_vec();
@@ -95,7 +96,7 @@ where
             if let Some(name) = &name {
                 points.pass(&format!("before {name}"))?;
             }
-            let answer = inner.call(Request::from_parts(head, Body::from(body))).await.map_err(Into::into)?;
+            let answer = call(Request::from_parts(head, Body::from(body))).await.map_err(Into::into)?;
             if let Some(name) = name.filter(|_| answer.status().is_success()) {
                 points.pass(&format!("after {name}"))?;
             }
