@@ -13,6 +13,7 @@ use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 
+use super::objects::{cluster, policy};
 use super::readme;
 use super::rights::{NAMESPACE, OPERATOR, Rights};
 use super::space::Space;
@@ -214,6 +215,21 @@ impl Lab {
     pub fn assert_allowed(&self) {
         let refused = self.rights.lock().unwrap_or_else(PoisonError::into_inner).read_on();
         assert!(refused.is_empty(), "the operator may not do what it does: {refused:#?}");
+    }
+
+    /// A cluster of three named `edge` in a namespace of its own, with a policy of this name that counts the clients whose
+    /// names begin so.
+    ///
+    /// # Panics
+    /// It does not come about in `patience`.
+    pub async fn three(&self, namespace: &str, counted: &str, quota: u64, patience: Duration) -> Space<'_> {
+        self.install_operator().await;
+        let space = self.space(namespace).await;
+        space.apply(&cluster("edge", 3)).await;
+        space.apply(&policy(counted, "edge", counted, quota, "24h")).await;
+        space.until_steady(patience, "edge").await;
+        space.until_condition(patience, ("QuotaPolicy", counted), "Enforced", "True").await;
+        space
     }
 
     /// How often the operator wrote the status of one object of a namespace, of the one it wrote most.

@@ -17,17 +17,6 @@ const QUOTA: u64 = 100;
 /// Does something to a pod.
 type Lose = fn(&Space<'_>, &str);
 
-/// A cluster of three, and a quota.
-async fn three<'a>(lab: &'a Lab, name: &str) -> Space<'a> {
-    lab.install_operator().await;
-    let space = lab.space(name).await;
-    space.apply(&cluster("edge", 3)).await;
-    space.apply(&policy("counted", "edge", "counted", QUOTA, "24h")).await;
-    space.until_steady(PATIENCE, "edge").await;
-    space.until_condition(PATIENCE, ("QuotaPolicy", "counted"), "Enforced", "True").await;
-    space
-}
-
 async fn leader(space: &Space<'_>) -> String {
     space.get("RateLimitCluster", "edge").await.unwrap()["status"]["leader"].as_str().unwrap_or_default().to_owned()
 }
@@ -49,7 +38,7 @@ async fn take(space: &Space<'_>, hits: u64) {
 }
 
 pub async fn pods_processes_and_nodes_lost_leave_quorum_and_counters(lab: &Lab) {
-    let space = three(lab, "losses").await;
+    let space = lab.three("losses", "counted", QUOTA, PATIENCE).await;
     let lost: [(&str, Lose); 4] = [
         ("deleted", |space, pod| drop(space.kubectl(&format!("delete pod {pod} --wait=false")))),
         ("force-deleted", |space, pod| drop(space.kubectl(&format!("delete pod {pod} --grace-period=0 --force")))),
@@ -91,7 +80,7 @@ fn started_anew(before: &Pod, now: &Pod) -> bool {
 }
 
 pub async fn claim_and_pod_of_each_ordinal_deleted_are_replaced_in_place_under_a_new_id(lab: &Lab) {
-    let space = three(lab, "disks").await;
+    let space = lab.three("disks", "counted", QUOTA, PATIENCE).await;
     take(&space, 40).await;
     for ordinal in 0..3 {
         lab.offer_volumes().await;
@@ -120,7 +109,7 @@ pub async fn claim_and_pod_of_each_ordinal_deleted_are_replaced_in_place_under_a
 }
 
 pub async fn operator_away_leaves_decisions_alone_and_goes_on_when_it_is_back(lab: &Lab) {
-    let space = three(lab, "away").await;
+    let space = lab.three("away", "counted", QUOTA, PATIENCE).await;
     let deployment = "--namespace quorate-system scale deployment quorate-operator --replicas";
     lab.kubectl(&format!("{deployment} 0"));
     eventually(PATIENCE, "the operator to be gone", async || {

@@ -8,7 +8,7 @@ use kube::api::{Patch, PatchParams};
 use quorate_tests::cluster::{eventually, figure};
 use quorate_tests::kubernetes::clients::Clients;
 use quorate_tests::kubernetes::lab::Lab;
-use quorate_tests::kubernetes::objects::{cluster, next_version, policy};
+use quorate_tests::kubernetes::objects::next_version;
 use quorate_tests::kubernetes::space::Space;
 use quorate_tests::kubernetes::watcher::Watcher;
 use serde_json::{Value, json};
@@ -26,19 +26,8 @@ async fn change(space: &Space<'_>, spec: &Value) {
     space.until_condition(PATIENCE, ("RateLimitCluster", "edge"), "Ready", "True").await;
 }
 
-/// A cluster of three with a quota that the load of a minute uses up.
-async fn three<'a>(lab: &'a Lab, name: &str) -> Space<'a> {
-    lab.install_operator().await;
-    let space = lab.space(name).await;
-    space.apply(&cluster("edge", 3)).await;
-    space.apply(&policy("load", "edge", "load", QUOTA, "24h")).await;
-    space.until_steady(PATIENCE, "edge").await;
-    space.until_condition(PATIENCE, ("QuotaPolicy", "load"), "Enforced", "True").await;
-    space
-}
-
 pub async fn three_to_five_to_three_under_load_disturbs_nobody(lab: &Lab) {
-    let space = three(lab, "scale").await;
+    let space = lab.three("scale", "load", QUOTA, PATIENCE).await;
     let watcher = Watcher::start(&space, "edge").await;
     let clients = Clients::increments(space.service("edge").await, "load").start();
 
@@ -75,7 +64,7 @@ pub async fn three_to_five_to_three_under_load_disturbs_nobody(lab: &Lab) {
 }
 
 pub async fn new_version_under_load_disturbs_nobody_and_takes_the_leader_last(lab: &Lab) {
-    let space = three(lab, "rollout").await;
+    let space = lab.three("rollout", "load", QUOTA, PATIENCE).await;
     let watcher = Watcher::start(&space, "edge").await;
     let clients = Clients::increments(space.service("edge").await, "load").start();
 
@@ -106,7 +95,7 @@ pub async fn new_version_under_load_disturbs_nobody_and_takes_the_leader_last(la
 }
 
 pub async fn statefulset_scaled_by_hand_is_put_right(lab: &Lab) {
-    let space = three(lab, "by-hand").await;
+    let space = lab.three("by-hand", "load", QUOTA, PATIENCE).await;
     let before = uids(&space).await;
     let sets = space.api::<StatefulSet>();
     space.kubectl("scale statefulset edge --replicas 2");
