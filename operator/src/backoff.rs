@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
+
+use crate::sync::lock;
 
 const FIRST: Duration = Duration::from_secs(1);
 const LAST: Duration = Duration::from_mins(1);
@@ -21,7 +23,7 @@ impl<K> Default for Backoff<K> {
 impl<K: Eq + Hash> Backoff<K> {
     /// It failed; how long to wait.
     pub fn failed(&self, key: K) -> Duration {
-        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = lock(&self.0);
         let failed = failures.entry(key).or_default();
         let pause = (FIRST * 2_u32.saturating_pow(*failed)).min(LAST);
         *failed = failed.saturating_add(1).min(16);
@@ -31,7 +33,7 @@ impl<K: Eq + Hash> Backoff<K> {
 
     /// It went well, or is gone.
     pub fn forget(&self, key: &K) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        lock(&self.0).remove(key);
     }
 }
 

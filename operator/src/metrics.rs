@@ -1,7 +1,7 @@
 //! What the operator tells Prometheus. Names do not change once released; docs/operator.md lists them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -10,6 +10,7 @@ use prometheus::{
 };
 
 use crate::policy::metrics::PolicyMetrics;
+use crate::sync::lock;
 
 /// Upper bounds in seconds: a look alone, a look with writes, a look at nodes that do not answer.
 const SECONDS_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -61,12 +62,6 @@ impl Metrics {
         Ok(Self { registry, reconciles, errors, leading, objects, policies, conditions: Mutex::default() })
     }
 
-    /// Where other parts register what they count themselves.
-    #[must_use]
-    pub fn registry(&self) -> &Registry {
-        &self.registry
-    }
-
     /// What is counted about policies.
     #[must_use]
     pub fn policies(&self) -> &PolicyMetrics {
@@ -91,12 +86,12 @@ impl Metrics {
     /// What the conditions of an object say now; `name` is `namespace/name`.
     pub fn set_conditions(&self, kind: &'static str, name: String, conditions: &[Condition]) {
         let said = conditions.iter().map(|c| (c.type_.clone(), c.status.clone())).collect();
-        self.conditions.lock().unwrap_or_else(PoisonError::into_inner).insert((kind, name), said);
+        lock(&self.conditions).insert((kind, name), said);
     }
 
     /// The object is gone.
     pub fn forget(&self, kind: &'static str, name: String) {
-        self.conditions.lock().unwrap_or_else(PoisonError::into_inner).remove(&(kind, name));
+        lock(&self.conditions).remove(&(kind, name));
     }
 
     /// All of them as Prometheus reads them.
@@ -104,7 +99,7 @@ impl Metrics {
     /// # Errors
     /// When they cannot be written as text.
     pub fn text(&self) -> prometheus::Result<Vec<u8>> {
-        let conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
+        let conditions = lock(&self.conditions);
         let mut counts: BTreeMap<(&str, &str, &str), i64> = BTreeMap::new();
         for ((kind, _), said) in conditions.iter() {
             for (condition, status) in said {

@@ -11,7 +11,7 @@ use std::env;
 use std::fs;
 use std::hash::Hasher as _;
 use std::io::{self, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use axum::http::{Method, Request, Response};
@@ -21,6 +21,8 @@ use kube::client::Body;
 use serde_json::Value;
 use siphasher::sip::SipHasher13;
 use tower::{BoxError, Layer, Service};
+
+use crate::sync::lock;
 
 /// How the process ends: none of the operator's own codes.
 pub const EXIT_CODE: i32 = 99;
@@ -79,12 +81,12 @@ where
     type Future = BoxFuture<'static, Result<Response<B>, BoxError>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).poll_ready(context).map_err(Into::into)
+        lock(&self.inner).poll_ready(context).map_err(Into::into)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let inner = Arc::clone(&self.inner);
-        let call = move |request| inner.lock().unwrap_or_else(PoisonError::into_inner).call(request);
+        let call = move |request| lock(&inner).call(request);
         let points = Arc::clone(&self.points);
         Box::pin(async move {
             if request.method() == Method::GET {

@@ -104,8 +104,7 @@ fn controller(
     told: impl Stream<Item = ObjectRef<Guarded>> + Send + 'static,
 ) -> Controller<Guarded> {
     let namespace = clusters.namespace().map(ToOwned::to_owned);
-    let ours =
-        || watcher::Config::default().labels("app.kubernetes.io/name=quorate,app.kubernetes.io/component=limiter");
+    let ours = || watcher::Config::default().labels(names::ANY_CLUSTER);
     let (client, namespace) = (&context.client, namespace.as_deref());
     Controller::new(clusters, watcher::Config::default())
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
@@ -130,6 +129,6 @@ where
 
 /// The cluster that a pod's or claim's labels name.
 fn cluster_of<K: Resource>(object: &K) -> Option<ObjectRef<Guarded>> {
-    let cluster = object.labels().get("app.kubernetes.io/instance")?;
+    let cluster = object.labels().get(names::CLUSTER_LABEL)?;
     Some(ObjectRef::new(cluster).within(&object.namespace()?))
 }

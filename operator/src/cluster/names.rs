@@ -10,6 +10,10 @@ pub const CLUSTER_ID_ANNOTATION: &str = "quorate.dev/cluster-id";
 pub const FOUNDING_MEMBERS_KEY: &str = "members";
 /// The key of the founding's `ConfigMap` that holds the id of a cluster that was there before.
 pub const FOUNDING_ADOPTED_KEY: &str = "adopted";
+/// The label that names the cluster of a pod or claim.
+pub const CLUSTER_LABEL: &str = "app.kubernetes.io/instance";
+/// Selects what belongs to any cluster.
+pub const ANY_CLUSTER: &str = "app.kubernetes.io/name=quorate,app.kubernetes.io/component=limiter";
 /// The name of the volume, and so the first part of each claim's name.
 pub const VOLUME: &str = "data";
 
@@ -76,7 +80,7 @@ impl Names {
     pub fn selector(&self) -> BTreeMap<String, String> {
         [
             ("app.kubernetes.io/component", "limiter"),
-            ("app.kubernetes.io/instance", self.cluster.as_str()),
+            (CLUSTER_LABEL, self.cluster.as_str()),
             ("app.kubernetes.io/name", "quorate"),
         ]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))

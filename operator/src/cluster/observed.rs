@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
-use quorate_crds::api::{ClusterAnswer, HexId, Role};
+use quorate_crds::api::{ClusterAnswer, HexId, MemberAnswer, Role};
 use quorate_crds::cluster_status::{Operation, OperationKind};
 
 use super::names::{CLUSTER_ID_ANNOTATION, FOUNDING_ADOPTED_KEY, FOUNDING_MEMBERS_KEY, Names, TEMPLATE_ANNOTATION};
@@ -243,6 +243,11 @@ pub fn leading<'a>(answers: impl IntoIterator<Item = &'a ClusterAnswer>) -> Opti
     answers.into_iter().filter(leads).max_by_key(|answer| answer.term)
 }
 
+/// Whether the member is at most [`LAG_MAX`] entries behind, as the leader says.
+pub(super) fn is_caught_up(member: &MemberAnswer) -> bool {
+    member.lag.is_some_and(|lag| lag <= LAG_MAX)
+}
+
 /// Only a leader knows who is reachable and how far they are.
 fn membership(answers: &[(&str, &ClusterAnswer)]) -> Option<Membership> {
     let answer = leading(answers.iter().map(|(_, answer)| *answer))?;
@@ -251,7 +256,7 @@ fn membership(answers: &[(&str, &ClusterAnswer)]) -> Option<Membership> {
         name: member.name.clone(),
         voter: member.role == Role::Voter,
         reachable: member.reachable,
-        caught_up: member.lag.is_some_and(|lag| lag <= LAG_MAX),
+        caught_up: is_caught_up(member),
     });
     Some(Membership { leader: answer.node.0, term: answer.term, members: members.collect() })
 }

@@ -3,7 +3,7 @@
 //! leader and a lost member show in the status within seconds, though no object of Kubernetes changed.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -11,8 +11,9 @@ use futures::stream::iter;
 use quorate_crds::api::ClusterAnswer;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::observed::LAG_MAX;
+use super::observed::is_caught_up;
 use crate::limiter::{Limiters, Target};
+use crate::sync::lock;
 
 /// Between two questions to the same cluster.
 pub const PERIOD: Duration = Duration::from_secs(2);
@@ -39,8 +40,7 @@ struct Signs {
 
 impl Signs {
     fn of(answer: &ClusterAnswer) -> Self {
-        let caught_up = |lag: Option<u64>| lag.is_some_and(|lag| lag <= LAG_MAX);
-        let mut members: Vec<_> = answer.members.iter().map(|m| (m.id.0, m.reachable, caught_up(m.lag))).collect();
+        let mut members: Vec<_> = answer.members.iter().map(|m| (m.id.0, m.reachable, is_caught_up(m))).collect();
         members.sort_unstable();
         Self { leader: answer.leader.map(|id| id.0), term: answer.term, members }
     }
@@ -56,12 +56,12 @@ impl<K: Clone + Eq + std::hash::Hash> Pulse<K> {
     /// From now on this cluster is asked there.
     pub fn watch(&self, key: K, leader: Target, answer: &ClusterAnswer) {
         let patient = Patient { leader, signs: Signs::of(answer) };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, patient);
+        lock(&self.0).insert(key, patient);
     }
 
     /// No more.
     pub fn forget(&self, key: &K) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        lock(&self.0).remove(key);
     }
 
     /// Asks until nobody wants to know any more. A cluster that is told of is asked again once it was looked at.
@@ -70,7 +70,7 @@ impl<K: Clone + Eq + std::hash::Hash> Pulse<K> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let patients = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let patients = lock(&self.0).clone();
             let asked = iter(patients).map(|(key, patient)| async move {
                 let answer = limiters.cluster(&patient.leader).await.ok();
                 (answer.as_ref().map(Signs::of).as_ref() != Some(&patient.signs)).then_some(key)

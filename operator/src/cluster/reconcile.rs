@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -16,7 +16,6 @@ use quorate_crds::cluster::CLUSTER_KIND;
 use quorate_crds::cluster_status::RateLimitClusterStatus;
 use quorate_crds::quota_policy::API_VERSION;
 use quorate_crds::{FieldError, RateLimitCluster};
-use serde_json::json;
 use tokio::time::timeout;
 
 use super::apply::{self, FIELD_MANAGER, Outcome};
@@ -30,6 +29,7 @@ use super::{CONTROLLER, findings};
 use crate::backoff::Backoff;
 use crate::context::Context;
 use crate::error::Error;
+use crate::write_status::write_status;
 
 /// A cluster as it is watched: one that cannot be read stops no other.
 pub(super) type Guarded = DeserializeGuard<RateLimitCluster>;
@@ -207,17 +207,7 @@ async fn tell(
     if next == *before {
         return Ok(next);
     }
-    let api: Api<Guarded> = Api::namespaced(context.client.clone(), namespace);
-    let patch = json!({
-        "apiVersion": API_VERSION,
-        "kind": CLUSTER_KIND,
-        // Not one that was created under its name meanwhile.
-        "metadata": {"uid": metadata.uid},
-        "status": told.status,
-    });
-    let params = PatchParams::apply(FIELD_MANAGER).force();
-    let written = api.patch_status(name, &params, &Patch::Apply(patch)).await;
-    written.map_err(Error::api(format!("writing the status of RateLimitCluster {namespace}/{name}")))?;
+    write_status::<Guarded>(&context.client, FIELD_MANAGER, metadata, &told.status).await?;
     let about = ObjectReference {
         api_version: Some(API_VERSION.to_owned()),
         kind: Some(CLUSTER_KIND.to_owned()),

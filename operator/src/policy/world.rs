@@ -17,11 +17,9 @@ use serde::de::DeserializeOwned;
 
 use super::select::{ClusterKey, name_of};
 use crate::cluster::Names;
+use crate::cluster::names::{ANY_CLUSTER, CLUSTER_LABEL};
 use crate::context::Context;
 use crate::limiter::Target;
-
-/// Selects the pods of all clusters.
-const PODS: &str = "app.kubernetes.io/name=quorate,app.kubernetes.io/component=limiter";
 
 /// A policy, or the error of one that cannot be read.
 pub type GuardedPolicy = DeserializeGuard<QuotaPolicy>;
@@ -55,7 +53,7 @@ impl World {
         let config = watcher::Config::default();
         let (policies, policy_changes) = watched(context.apis::<GuardedPolicy>(), &config, Change::Policy);
         let (clusters, cluster_changes) = watched(context.apis::<GuardedCluster>(), &config, Change::Cluster);
-        let (pods, pod_changes) = watched(context.apis::<Pod>(), &config.labels(PODS), Change::Pod);
+        let (pods, pod_changes) = watched(context.apis::<Pod>(), &config.labels(ANY_CLUSTER), Change::Pod);
         let changes = select_all(policy_changes.into_iter().chain(cluster_changes).chain(pod_changes));
         (Self { policies, clusters, pods }, changes)
     }
@@ -143,7 +141,7 @@ pub fn cluster_key(cluster: &GuardedCluster) -> ClusterKey {
 /// The cluster that a pod is of.
 #[must_use]
 pub fn pod_cluster(pod: &Pod) -> Option<ClusterKey> {
-    let name = pod.metadata.labels.as_ref()?.get("app.kubernetes.io/instance")?;
+    let name = pod.metadata.labels.as_ref()?.get(CLUSTER_LABEL)?;
     // A pod with the labels of one of ours and another name is none of ours.
     Names::new(name.as_str()).ordinal_of_pod(pod.metadata.name.as_deref()?)?;
     Some(ClusterKey { namespace: pod.metadata.namespace.clone()?, name: name.clone() })

@@ -5,11 +5,9 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Resource as _, ResourceExt as _};
-use quorate_crds::cluster::CLUSTER_KIND;
+use kube::Resource as _;
 use quorate_crds::cluster_status::PoliciesStatus;
-use quorate_crds::quota_policy::{API_VERSION, KIND};
+use quorate_crds::quota_policy::KIND;
 use quorate_crds::{ConditionStatus, QuotaPolicy, QuotaPolicyStatus, RateLimitCluster};
 use quorate_limits::PolicyName;
 use serde_json::json;
@@ -18,6 +16,7 @@ use super::select::name_of;
 use super::status::Told;
 use crate::context::Context;
 use crate::error::Error;
+use crate::write_status::write_status;
 
 /// Who owns the fields that are written here.
 const FIELD_MANAGER: &str = "quorate-operator-policies";
@@ -92,17 +91,8 @@ impl Writer {
 /// # Errors
 /// The API server refused, or could not be asked.
 pub async fn write_cluster(context: &Context, cluster: &RateLimitCluster, told: &PoliciesStatus) -> Result<(), Error> {
-    let (namespace, name) = (cluster.namespace().unwrap_or_default(), cluster.name_any());
-    let api: Api<RateLimitCluster> = Api::namespaced(context.client.clone(), &namespace);
-    let object = json!({
-        "apiVersion": API_VERSION,
-        "kind": CLUSTER_KIND,
-        "metadata": { "name": name, "namespace": namespace, "uid": cluster.uid() },
-        "status": { "policies": told },
-    });
-    let params = PatchParams::apply(FIELD_MANAGER).force();
-    let written = api.patch_status(&name, &params, &Patch::Apply(&object)).await;
-    written.map(drop).map_err(|error| Error::api(format!("status of RateLimitCluster {namespace}/{name}"))(error))
+    let status = json!({ "policies": told });
+    write_status::<RateLimitCluster>(&context.client, FIELD_MANAGER, &cluster.metadata, &status).await.map(drop)
 }
 
 /// An Event for what a person has to mend, and for that it is mended.
@@ -117,20 +107,10 @@ async fn tell(context: &Context, write: &Write, before: &[Condition]) {
 
 /// Writes one, and says which version the object has then.
 async fn patch(context: &Context, write: Write) -> (Write, Result<u64, Error>) {
-    let name = name_of(&write.policy);
-    let api: Api<QuotaPolicy> = Api::namespaced(context.client.clone(), &name.namespace);
-    let object = json!({
-        "apiVersion": API_VERSION,
-        "kind": KIND,
-        // With its uid, so that it is not written to another of the same name.
-        "metadata": { "name": name.name, "namespace": name.namespace, "uid": write.policy.uid() },
-        "status": write.told.status,
-    });
-    let params = PatchParams::apply(FIELD_MANAGER).force();
-    let written = api.patch_status(&name.name, &params, &Patch::Apply(&object)).await;
-    let what = || format!("status of QuotaPolicy {}/{}", name.namespace, name.name);
-    let written = written.map(|policy| version_of(&policy)).map_err(|error| Error::api(what())(error));
-    (write, written)
+    let written =
+        write_status::<QuotaPolicy>(&context.client, FIELD_MANAGER, &write.policy.metadata, &write.told.status).await;
+    let version = written.map(|policy| version_of(&policy));
+    (write, version)
 }
 
 /// The version of an object. Those of one object grow.

@@ -2,7 +2,7 @@
 //! is told to. It knows as much of Kubernetes as the scenarios need.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
 use axum::extract::{Request as NodeRequest, State};
@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tower::service_fn;
 
 use crate::limiter::{Limiters, Ports};
+use crate::sync::lock;
 
 /// The namespace of everything.
 pub const NAMESPACE: &str = "shop";
@@ -39,7 +40,7 @@ pub struct World(Arc<Mutex<Inner>>);
 
 impl World {
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// A client of its API server.
