@@ -1,6 +1,8 @@
 //! A whole node below its doors: identity, consensus, gossip, admission. The simulator runs many of these.
 
+mod boot;
 mod disk_watch;
+mod removal;
 mod same_name;
 mod status;
 
@@ -18,18 +20,17 @@ use quorate_limits::{
 };
 pub use status::{ClusterStatus, MemberStatus};
 use tokio::sync::Notify;
-use tracing::{error, info};
+use tracing::info;
 
 use crate::admission::{Consistency, Courier, LeaderQueue, Limiter, Unavailable, UnavailableReason, Verdict};
 use crate::consensus::autopilot::Autopilot;
 use crate::consensus::founding::Founding;
-use crate::consensus::wire::Kind;
-use crate::consensus::{Consensus, FEATURE_LEVEL, HANDOVER_TIMEOUT, Handover, Link, PeerService, Tuning, answers_as};
+use crate::consensus::{Consensus, FEATURE_LEVEL, HANDOVER_TIMEOUT, Handover, Link, PeerService, Tuning};
 use crate::gossip::{Contacts, Datagrams, Gossip, Peer};
 use crate::platform::Platform;
 use crate::storage::{Disk, Identity, Room};
 use crate::sync::lock;
-use crate::transport::{Lane, Transport};
+use crate::transport::Transport;
 
 /// How long a founding command or the first read may take before it is tried again.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -39,10 +40,6 @@ const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks at something that sends no signal.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// Between two questions of a follower to another node, which would tell it that it was removed.
-const REMOVAL_LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the answer to that may take.
-const REMOVAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a node is started with.
 #[derive(Clone, Debug)]
@@ -108,7 +105,7 @@ impl<P: Platform> Node<P> {
         datagrams: Arc<dyn Datagrams>,
         contacts: Arc<dyn Contacts>,
     ) -> io::Result<Arc<Self>> {
-        let identity = boot::<P>(disk, &options, &*transport).await?;
+        let identity = boot::boot::<P>(disk, &options, &*transport).await?;
         let run = Run { boot: identity.boot, name: P::random() };
         let me = Peer {
             node: identity.node,
@@ -200,62 +197,6 @@ impl<P: Platform> Node<P> {
         self.catch_up().await;
         self.caught_up.store(true, Ordering::SeqCst);
         info!("ready: this node has caught up with its cluster");
-    }
-
-    /// Finds out whether this node was removed from its cluster, and does what follows.
-    ///
-    /// Whoever it speaks to tells it. A learner with nothing to forward speaks to nobody, so it asks around.
-    async fn heed_removal(self: Arc<Self>) {
-        let link = self.consensus.link();
-        let mut turn = 0;
-        while self.consensus.is_running() && !link.was_removed() {
-            P::sleep(REMOVAL_LOOK_INTERVAL).await;
-            if self.consensus.state().is_removed(link.me()) {
-                link.note_removed();
-            } else if !link.was_removed() && self.consensus.leadership().is_none() {
-                self.ask_another(turn).await;
-                turn += 1;
-            }
-        }
-        if !link.was_removed() {
-            return;
-        }
-        if let Err(error) = self.founding.note_removed() {
-            return self.refuse(format!("it was removed from its cluster, which could not be saved: {error}"));
-        }
-        self.end_tasks();
-        self.consensus.stop().await;
-        if self.caught_up.load(Ordering::SeqCst) {
-            error!("{}", UnavailableReason::Removed);
-        } else {
-            self.anew.store(true, Ordering::SeqCst);
-            self.anew_changed.notify_waiters();
-        }
-    }
-
-    /// Asks one of the nodes of this cluster how it is; any answer will do.
-    async fn ask_another(&self, turn: usize) {
-        let link = self.consensus.link();
-        let cluster = link.cluster();
-        let is_other = |peer: &Peer| peer.node != link.me() && cluster.is_some() && peer.cluster == cluster;
-        let others: Vec<u64> = self.gossip.peers().into_iter().filter(is_other).map(|peer| peer.node).collect();
-        if let Some(other) = others.get(turn % others.len().max(1)) {
-            // A refusal is noted by the link.
-            let _ = link.call(*other, Kind::Status, Lane::Control, &[], REMOVAL_TIMEOUT).await;
-        }
-    }
-
-    /// Waits until this node must be started anew: its cluster removed it while it was away, and what it keeps is to be
-    /// put aside, which [`Disk::open`] does.
-    pub async fn starts_anew(&self) {
-        loop {
-            let mut changed = std::pin::pin!(self.anew_changed.notified());
-            changed.as_mut().enable();
-            if self.anew.load(Ordering::SeqCst) {
-                return;
-            }
-            changed.await;
-        }
     }
 
     async fn hold_session(self: Arc<Self>) {
@@ -536,49 +477,5 @@ impl<P: Platform> Node<P> {
         P::timeout(LEAVE_TIMEOUT, self.gossip.leave()).await;
         // It may wait for room on a full disk.
         P::timeout(STOP_TIMEOUT, self.consensus.stop()).await;
-    }
-}
-
-/// Counts this start, on the disk, before anything is sent in this node's name. On an empty disk a new identity begins.
-async fn boot<P: Platform>(disk: &Disk, options: &NodeOptions, transport: &dyn Transport) -> io::Result<Identity> {
-    let (name, address) = (options.name.clone(), Some(options.raft_address.clone()));
-    let identity = match disk.identity.load()? {
-        Some(Identity { refused: Some(reason), .. }) => return Err(io::Error::other(reason)),
-        Some(identity) => {
-            refuse_a_second_process::<P>(&identity, options, transport).await?;
-            Identity { boot: identity.boot + 1, name, address, ..identity }
-        }
-        // Zero is kept free: frames use it for nobody.
-        None => Identity {
-            node: P::random().max(1),
-            name,
-            boot: 1,
-            cluster: None,
-            address,
-            refused: None,
-            promise: None,
-            removed: false,
-        },
-    };
-    disk.log.bind(identity.node, identity.boot)?;
-    disk.snapshots.bind(identity.node);
-    disk.identity.save(&identity)?;
-    Ok(identity)
-}
-
-/// A copy of a data folder still says where its node ran. If somebody answers there as this node, that one goes on.
-async fn refuse_a_second_process<P: Platform>(
-    identity: &Identity,
-    options: &NodeOptions,
-    transport: &dyn Transport,
-) -> io::Result<()> {
-    let former = identity.address.as_ref().filter(|address| **address != options.raft_address);
-    match former {
-        Some(former) if answers_as::<P>(transport, former, identity.node).await => Err(io::Error::other(format!(
-            "another process runs as node {:016x} at {former}: a data folder must not be used twice, nor a copy of it. \
-             Start this node on an empty DATA_DIR and under a NODE_ID of its own, or stop the other process first",
-            identity.node
-        ))),
-        _ => Ok(()),
     }
 }
