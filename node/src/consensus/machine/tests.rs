@@ -1,5 +1,3 @@
-use openraft_rt::AsyncRuntime as _;
-
 use super::super::convert::log_id_to_raft;
 use super::*;
 use crate::platform::Tokio;
@@ -76,15 +74,15 @@ async fn image_that_cannot_be_read_leaves_state_and_snapshot_as_they_were() {
     assert_eq!((machine.last, current(&mut machine).await), (None, at(4)));
 }
 
-#[test]
-fn snapshot_waits_while_the_disk_is_full() {
+#[tokio::test(start_paused = true)]
+async fn snapshot_waits_while_the_disk_is_full() {
     let mut left = 3;
-    let begun = std::time::Instant::now();
-    let written = <Tokio as Platform>::Rt::run(image::when_room::<Tokio, _>(|| {
+    let begun = tokio::time::Instant::now();
+    let written = image::when_room::<Tokio, _>(|| {
         left -= 1;
         let result = if left > 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(left) };
         Box::pin(std::future::ready(result))
-    }));
-    assert_eq!(written.unwrap(), 0);
-    assert!(begun.elapsed() >= std::time::Duration::from_secs(2));
+    });
+    assert_eq!(written.await.unwrap(), 0);
+    assert_eq!(begun.elapsed().as_secs(), 2, "it waited twice, by the paused clock");
 }
