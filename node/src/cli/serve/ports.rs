@@ -3,10 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::config::Listen;
 use crate::gossip::UdpDatagrams;
+
+/// Connections that may wait to be accepted; the kernel takes `net.core.somaxconn` of them, 4096 by default. With the usual
+/// 1024 clients that connect all at once, after a restart, say, are reset by the kernel a second later.
+const BACKLOG: u32 = 65_535;
 
 /// What a node listens on.
 pub(super) struct Ports {
@@ -20,9 +24,9 @@ impl Ports {
     /// Binds all, or says which one cannot be bound, by its setting.
     pub(super) async fn bind(listen: &Listen) -> Result<Self, String> {
         Ok(Self {
-            server: tcp(listen.server, "SERVER_PORT").await?,
-            admin: tcp(listen.admin, "ADMIN_PORT").await?,
-            raft: tcp(listen.raft, "RAFT_PORT").await?,
+            server: tcp(listen.server, "SERVER_PORT")?,
+            admin: tcp(listen.admin, "ADMIN_PORT")?,
+            raft: tcp(listen.raft, "RAFT_PORT")?,
             discovery: UdpDatagrams::bind(listen.discovery)
                 .await
                 .map_err(|error| refusal(listen.discovery, "UDP", "DISCOVERY_PORT", &error))?,
@@ -30,8 +34,16 @@ impl Ports {
     }
 }
 
-async fn tcp(address: SocketAddr, setting: &str) -> Result<TcpListener, String> {
-    TcpListener::bind(address).await.map_err(|error| refusal(address, "TCP", setting, &error))
+fn tcp(address: SocketAddr, setting: &str) -> Result<TcpListener, String> {
+    listen_on(address).map_err(|error| refusal(address, "TCP", setting, &error))
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As a listener of the standard library does: a restart need not wait for connections of before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn refusal(address: SocketAddr, protocol: &str, setting: &str, error: &io::Error) -> String {
