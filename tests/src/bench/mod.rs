@@ -88,6 +88,23 @@ pub async fn memory_alone() -> Result<(), String> {
     Ok(())
 }
 
+/// Measures only how long answers take, at half of what goes in one run, and prints it.
+///
+/// # Errors
+/// Something does not run, or was not answered as it should be.
+pub async fn times_alone(options: Options) -> Result<(), String> {
+    let rig = Rig::start().await?;
+    let mut rates = vec![];
+    for row in ROWS.into_iter().filter(|row| PACED.contains(&row.name)) {
+        measure(&rig, row, WARM_UP, true).await?;
+        let sample = measure(&rig, row, Duration::from_secs(options.seconds), true).await?;
+        rates.push(Figure::new(row.name, "decisions/s", vec![sample.rate]));
+    }
+    let figures = times(&rig, options, &rates).await?;
+    println!("\n{}", report::table(&figures));
+    Ok(())
+}
+
 async fn memory() -> Result<[Figure; 3], String> {
     println!("memory: a cluster of its own, {} counters", report::short(f64::from(memory::COUNTERS)));
     let Memory { held, snapshot_peak, node } = memory::measure().await?;
@@ -209,8 +226,8 @@ async fn times(rig: &Rig, options: Options, figures: &[Figure]) -> Result<Vec<Fi
         let mut found = [vec![], vec![], vec![]];
         for run in 1..=options.runs {
             let span = Duration::from_secs(options.seconds);
-            let pace =
-                Pace { targets: rig.targets(row.to, rig.leader().await), ask: row.ask, keys: row.keys, rate, span };
+            let leader = rig.leader().await;
+            let pace = Pace { targets: rig.targets(row.to, leader), ask: row.ask, keys: row.keys, rate, span };
             let spans = tokio::task::spawn_blocking(move || pace.run()).await.map_err(|error| error.to_string())?;
             let spans = spans.map_err(|why| format!("{}, times: not reported, because {why}", row.name))?;
             let points = [0.5, 0.99, 0.999].map(|share| percentile(&spans, share));
@@ -221,6 +238,9 @@ async fn times(rig: &Rig, options: Options, figures: &[Figure]) -> Result<Vec<Fi
                 row.name,
                 report::short(rate)
             );
+            if rig.leader().await != leader {
+                println!("another node leads now: what took longest was the election");
+            }
             found.iter_mut().zip(points).for_each(|(found, point)| found.push(point));
         }
         let decisions = rate * row.ask.decisions() as f64;

@@ -62,7 +62,8 @@ impl Pace {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| error.to_string())?;
         let mut connections =
             (0..CONNECTIONS).map(|at| Connection::open(self.targets[nth], &poll, at)).collect::<Result<Vec<_>, _>>()?;
-        let mut free: Vec<usize> = (0..CONNECTIONS).collect();
+        // In turn, so that none is idle for so long that the node closes it.
+        let mut free: VecDeque<usize> = (0..CONNECTIONS).collect();
         let mut key = (self.keys / 3 * nth as u32) % self.keys;
         // The targets take turns.
         let start = Instant::now() + Duration::from_millis(10) + gap.mul_f64(nth as f64 / targets);
@@ -76,7 +77,7 @@ impl Pace {
                 next += 1;
             }
             while !waiting.is_empty()
-                && let Some(at) = free.pop()
+                && let Some(at) = free.pop_front()
                 && let Some(due) = waiting.pop_front()
             {
                 connections[at].send(&request(self.ask, self.keys, &mut key), due)?;
@@ -93,7 +94,7 @@ impl Pace {
                 let at = event.data.u64() as usize;
                 if let Some(due) = connections[at].receive(self.ask)? {
                     spans.push(due.elapsed().as_secs_f64() * 1000.0);
-                    free.push(at);
+                    free.push_back(at);
                 }
             }
         }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use quorate_tests::bench::{Options, memory_alone, run};
+use quorate_tests::bench::{Options, memory_alone, run, times_alone};
 
 /// Measures three nodes of the built program and a bare server, in turns.
 ///
@@ -27,6 +27,8 @@ struct Arguments {
 enum Part {
     /// What counters cost in memory; half a minute.
     Memory,
+    /// How long answers take at half load.
+    Times,
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -34,6 +36,7 @@ async fn main() -> ExitCode {
     let Arguments { runs, seconds, only } = Arguments::parse();
     let measured = match only {
         Some(Part::Memory) => memory_alone().await,
+        Some(Part::Times) => times_alone(Options { runs, seconds }).await,
         None => run(Options { runs, seconds }).await,
     };
     match measured {
