@@ -15,9 +15,18 @@ pub struct StatusArgs {
     /// The data port of a node
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:20001")]
     pub server: String,
+    /// Fail, with the reason, unless this node is ready for requests: for health checks
+    #[arg(long)]
+    pub ready: bool,
 }
 
 pub(super) async fn run(args: &StatusArgs) -> Result<(), Failure> {
+    if args.ready {
+        let (status, body) = call(&args.server, Method::GET, "/ready", Bytes::new()).await.map_err(Failure::Failed)?;
+        if !status.is_success() {
+            return Err(Failure::Failed(error_text(status, &body)));
+        }
+    }
     let answer = call(&args.server, Method::GET, "/v1/cluster", Bytes::new()).await;
     let (status, body) = answer.map_err(Failure::Failed)?;
     if !status.is_success() {

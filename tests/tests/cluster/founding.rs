@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use quorate_tests::client::{Client, ClusterStatus, Outcome};
-use quorate_tests::cluster::{Cluster, DATA_PORT, GOSSIP_PORT, PATIENCE, Plan, eventually, figure, pause};
+use quorate_tests::cluster::{Cluster, DATA_PORT, GOSSIP_PORT, PATIENCE, Plan, binary, eventually, figure, pause};
 use quorate_tests::dns::DnsServer;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
@@ -193,4 +193,29 @@ async fn members(cluster: &Cluster, count: usize) -> ClusterStatus {
         if status.members.len() == count { Ok(status) } else { Err(format!("{status:?}")) }
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_asked_whether_a_node_is_ready_fails_with_the_reason_until_it_is() {
+    let cluster = Plan::of(3).build().await;
+    let node = cluster.node(0);
+    let status = || {
+        let server = node.data().to_string();
+        let output = std::process::Command::new(binary()).args(["status", "--ready", "--server", &server]).output();
+        let output = output.unwrap();
+        let said = String::from_utf8_lossy(if output.status.success() { &output.stdout } else { &output.stderr });
+        (output.status.code(), said.into_owned())
+    };
+    node.start();
+    eventually(PATIENCE, "it answers that it is not ready", async || match status() {
+        (Some(1), said) if said.contains("has not joined a cluster") => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    cluster.nodes()[1..].iter().for_each(|node| node.start());
+    eventually(PATIENCE, "it is ready", async || match status() {
+        (Some(0), said) if said.contains("Leader") => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
 }
