@@ -145,10 +145,12 @@ func archive(order []string, files map[string]string) ([]byte, error) {
 			return nil, err
 		}
 	}
-	// A place for temporary files, which anyone may write to.
-	directory := &tar.Header{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777}
-	if err := writer.WriteHeader(directory); err != nil {
-		return nil, err
+	// Whoever the program runs as may write there; a volume that is put at /data takes the mode over.
+	for _, name := range []string{"tmp/", "data/"} {
+		directory := &tar.Header{Name: name, Typeflag: tar.TypeDir, Mode: 0o1777}
+		if err := writer.WriteHeader(directory); err != nil {
+			return nil, err
+		}
 	}
 	if err := writer.Close(); err != nil {
 		return nil, err

@@ -93,3 +93,59 @@ fn operator_bears_the_label_by_which_limiters_admit_it() {
         assert_eq!(&operator[name], value);
     }
 }
+
+/// Reads the compose file by the Compose Specification's types, which know no other fields.
+#[test]
+fn compose_file_is_one_by_its_specification_and_in_step_with_dockerfile_and_forerunners() {
+    let compose = compose_spec::Compose::options().apply_merge(true).from_yaml_str(&text("compose.yaml")).unwrap();
+    compose.validate_all().unwrap();
+    let value = {
+        let mut value: Value = serde_yaml::from_str(&text("compose.yaml")).unwrap();
+        value.apply_merge().unwrap();
+        value
+    };
+    let published = |service: &str| value["services"][service]["ports"][0].as_str().unwrap().to_owned();
+    for (service, port) in [
+        ("limiter-1", "20001:20001"),
+        ("limiter-2", "20002:20001"),
+        ("limiter-3", "20003:20001"),
+        ("nginx", "9999:9999"),
+        ("prometheus", "9090:9090"),
+        ("grafana", "3000:3000"),
+    ] {
+        assert_eq!(published(service), port, "{service}");
+    }
+    let (dockerfile, nginx, prometheus) =
+        (text("Dockerfile"), text("compose/nginx.conf"), text("compose/prometheus.yml"));
+    for name in ["limiter-1", "limiter-2", "limiter-3"] {
+        let limiter = &value["services"][name];
+        assert_eq!(limiter["image"], Value::from(format!("quorate/ratelimiter:{VERSION}")));
+        let stage = limiter["build"]["target"].as_str().unwrap();
+        assert!(dockerfile.contains(&format!(" AS {stage}\n")), "the Dockerfile has a stage {stage}");
+        assert_eq!(limiter["environment"]["NODE_ID"], Value::from(name));
+        let contacts = limiter["environment"]["CLUSTERS"].as_str().unwrap();
+        assert!(contacts.contains(&format!("{name}:50011")), "{contacts}");
+        assert!(nginx.contains(&format!("server {name}:20001;")), "nginx sends to {name}");
+        assert!(prometheus.contains(&format!("\"{name}:20001\"")), "Prometheus asks {name}");
+    }
+    for file in value["services"].as_mapping().unwrap().values().flat_map(|service| service["volumes"].as_sequence()) {
+        for volume in file.iter().filter_map(|volume| volume.as_str()?.split(':').next()?.strip_prefix("./")) {
+            text(volume);
+        }
+    }
+}
+
+#[test]
+fn dashboard_asks_for_metrics_that_are_there() {
+    let documented = text("docs/operation.md");
+    let dashboard: serde_json::Value = serde_json::from_str(&text("compose/grafana/quorate.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let asked = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    for expression in asked.map(|target| target["expr"].as_str().unwrap()) {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        for name in expression.split(|c| !is_name(c)).filter(|word| word.starts_with("quorate_")) {
+            let name = ["_bucket", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+            assert!(documented.contains(&format!("| `{name}")), "{name}, in {expression}");
+        }
+    }
+}
