@@ -8,9 +8,13 @@ FIRST ?= 0
 RUNS ?= 5
 SECONDS ?= 20
 
+# How long each parser is fuzzed, and which; all of them unless named.
+FUZZ ?= 600s
+PARSERS ?=
+
 TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
 
-.PHONY: help build run images test test-faults simulate bench generate kubernetes-up kubernetes-down test-kubernetes \
+.PHONY: help build run images test test-faults fuzz simulate bench generate kubernetes-up kubernetes-down test-kubernetes \
 	smoke-kubernetes chaos-operator verify fix
 
 help: ## This list
@@ -32,6 +36,11 @@ test: ## Everything: units, properties, the simulation, clusters of processes
 	$(CARGO) build --locked --package quorate-node
 	@echo "== testing; the simulation runs $(SEEDS) seeds"
 	SEEDS=$(SEEDS) FIRST=$(FIRST) $(CARGO) test --locked --workspace --no-fail-fast
+	@echo "== feeding every parser"
+	CARGO="$(CARGO)" tests/fuzz.sh 20000
+
+fuzz: ## Every parser under a fuzzer, ten minutes each: make fuzz PARSERS="frame batch" FUZZ=60s for fewer and shorter
+	CARGO="$(CARGO)" tests/fuzz.sh $(FUZZ) $(PARSERS)
 
 test-faults: ## Faults of clocks, networks, disks and doors; needs root and Debian packages, which it installs
 	CARGO="$(CARGO)" tests/faults.sh

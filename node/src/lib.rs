@@ -17,6 +17,7 @@ pub mod doors;
 pub mod gossip;
 pub mod metrics;
 pub mod node;
+pub mod parsers;
 pub mod platform;
 #[cfg(feature = "deliberate-bugs")]
 pub mod probe;

@@ -20,6 +20,7 @@ mod schedule;
 mod tests;
 mod udp;
 
+pub use codec::parse_packet;
 pub use contacts::{ContactError, ContactList, DnsContacts, advertise_host};
 pub use handle::{Counts, Gossip};
 pub use udp::UdpDatagrams;

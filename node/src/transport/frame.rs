@@ -190,3 +190,14 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 }
+
+/// Reads a connection's bytes as its server does, to their end or to what is no frame.
+pub fn parse_stream(bytes: &[u8]) {
+    let mut reader = FrameReader::new(bytes);
+    futures::executor::block_on(async {
+        let Ok(preface) = reader.preface().await else { return };
+        if check_preface(preface).is_ok() {
+            while let Ok(Some(_)) = reader.next().await {}
+        }
+    });
+}

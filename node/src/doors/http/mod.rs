@@ -30,6 +30,7 @@ mod tests;
 
 pub(crate) use admin::conflict_text;
 pub(crate) use answer::too_long;
+pub(crate) use rate::parse_query;
 
 /// How long a request waits for its decision.
 pub const DECISION_DEADLINE: Duration = Duration::from_secs(3);

@@ -94,6 +94,13 @@ fn consistency(uri: &Uri) -> Result<Consistency, String> {
     }
 }
 
+/// Reads a query as all of these do.
+pub(crate) fn parse_query(query: &str) {
+    if let Ok(uri) = Uri::try_from(format!("/rate/check?{query}")) {
+        let _ = (client(&uri), deny_status(&uri), consistency(&uri));
+    }
+}
+
 fn refused(error: &str) -> Response<Body> {
     answer::json(StatusCode::BAD_REQUEST, &json!({ "error": error, "result": false }))
 }
