@@ -128,10 +128,10 @@ fn compose_file_is_one_by_its_specification_and_in_step_with_dockerfile_and_fore
         assert!(nginx.contains(&format!("server {name}:20001;")), "nginx sends to {name}");
         assert!(prometheus.contains(&format!("\"{name}:20001\"")), "Prometheus asks {name}");
     }
-    for file in value["services"].as_mapping().unwrap().values().flat_map(|service| service["volumes"].as_sequence()) {
-        for volume in file.iter().filter_map(|volume| volume.as_str()?.split(':').next()?.strip_prefix("./")) {
-            text(volume);
-        }
+    let services = value["services"].as_mapping().unwrap().values();
+    let volumes = services.filter_map(|service| service["volumes"].as_sequence()).flatten();
+    for file in volumes.filter_map(|volume| volume.as_str()?.split(':').next()?.strip_prefix("./")) {
+        assert!(!text(file).is_empty(), "{file} is there");
     }
 }
 

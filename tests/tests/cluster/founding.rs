@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use quorate_tests::client::{Client, ClusterStatus, Outcome};
-use quorate_tests::cluster::{Cluster, DATA_PORT, GOSSIP_PORT, PATIENCE, Plan, binary, eventually, figure, pause};
+use quorate_tests::cluster::{
+    Cluster, DATA_PORT, GOSSIP_PORT, Node, PATIENCE, Plan, binary, eventually, figure, pause,
+};
 use quorate_tests::dns::DnsServer;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
@@ -212,7 +214,7 @@ async fn status_asked_whether_a_node_is_ready_fails_with_the_reason_until_it_is(
         other => Err(format!("{other:?}")),
     })
     .await;
-    cluster.nodes()[1..].iter().for_each(|node| node.start());
+    cluster.nodes()[1..].iter().for_each(Node::start);
     eventually(PATIENCE, "it is ready", async || match status() {
         (Some(0), said) if said.contains("Leader") => Ok(()),
         other => Err(format!("{other:?}")),
