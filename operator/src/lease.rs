@@ -189,37 +189,4 @@ impl Election {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spec(holder: &str, renewed: i64) -> LeaseSpec {
-        LeaseSpec {
-            holder_identity: Some(holder.to_owned()),
-            lease_duration_seconds: Some(15),
-            renew_time: Some(MicroTime(Timestamp::from_second(renewed).unwrap())),
-            ..LeaseSpec::default()
-        }
-    }
-
-    #[test]
-    fn lease_of_another_is_free_only_after_it_was_not_renewed_for_its_whole_duration() {
-        let start = Instant::now();
-        let after = |seconds| start + Duration::from_secs(seconds);
-        // Its own times are far in the past: they do not count.
-        let first = Seen::new(Some(&spec("other", 0)), None, start);
-        assert_eq!(first.verdict("me", start), Verdict::Others);
-        let same = Seen::new(Some(&spec("other", 0)), Some(&first), after(14));
-        assert_eq!(same.verdict("me", after(14)), Verdict::Others);
-        assert_eq!(same.verdict("me", after(16)), Verdict::Free);
-        let renewed = Seen::new(Some(&spec("other", 1)), Some(&same), after(14));
-        assert_eq!(renewed.verdict("me", after(16)), Verdict::Others);
-    }
-
-    #[test]
-    fn lease_that_nobody_holds_is_free_and_an_own_one_is_mine() {
-        let now = Instant::now();
-        assert_eq!(Seen::new(None, None, now).verdict("me", now), Verdict::Free);
-        assert_eq!(Seen::new(Some(&spec("", 0)), None, now).verdict("me", now), Verdict::Free);
-        assert_eq!(Seen::new(Some(&spec("me", 0)), None, now).verdict("me", now), Verdict::Mine);
-    }
-}
+mod tests;

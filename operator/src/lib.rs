@@ -11,6 +11,8 @@ pub mod context;
 pub mod error;
 pub mod events;
 pub mod http;
+#[cfg(test)]
+mod in_memory;
 pub mod lease;
 pub mod limiter;
 mod logging;

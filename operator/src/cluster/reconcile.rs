@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ApiResource, DynamicObject};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -29,7 +28,7 @@ use super::{CONTROLLER, findings};
 use crate::backoff::Backoff;
 use crate::context::Context;
 use crate::error::Error;
-use crate::write_status::write_status;
+use crate::write_status::{status_alone, write_status};
 
 /// A cluster as it is watched: one that cannot be read stops no other.
 pub(super) type Guarded = DeserializeGuard<RateLimitCluster>;
@@ -117,20 +116,10 @@ async fn look_and_step(key: &ObjectRef<Guarded>, shared: &Shared) -> Result<Acti
             }
         },
         Err(invalid) => {
-            let before = status_alone(context, key).await?;
+            let before = status_alone::<RateLimitCluster, _>(&context.client, namespace, &key.name).await?;
             refuse(shared, key, &invalid.metadata, &before, &[FieldError::new("", invalid.error)]).await
         }
     }
-}
-
-/// The status of an object whose spec cannot be read.
-async fn status_alone(context: &Context, key: &ObjectRef<Guarded>) -> Result<RateLimitClusterStatus, Error> {
-    let namespace = key.namespace.as_deref().unwrap_or_default();
-    let resource = ApiResource::erase::<RateLimitCluster>(&());
-    let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), namespace, &resource);
-    let found = api.get(&key.name).await;
-    let found = found.map_err(Error::api(format!("reading RateLimitCluster {}", object_name(key))))?;
-    Ok(serde_json::from_value(found.data["status"].clone()).unwrap_or_default())
 }
 
 /// Says what is wrong, and touches nothing.
@@ -222,5 +211,3 @@ async fn tell(
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod world;

@@ -3,9 +3,9 @@
 use kube::runtime::reflector::Lookup as _;
 use serde_json::{Value, json};
 
-use super::world::{NAMESPACE, World, failure};
 use super::*;
 use crate::events::Events;
+use crate::in_memory::{NAMESPACE, World, failure};
 use crate::limiter::Limiters;
 use crate::metrics::Metrics;
 
