@@ -220,8 +220,8 @@ reasons! {
         "The cluster takes the policy.",
         "Nothing.";
     Invalid [Accepted = False, Enforced = False]:
-        "The policy breaks a rule that the API server did not check.",
-        "The message names the field and what to write.";
+        "The policy breaks a rule that the API server did not check, or says something that this operator does not know.",
+        "The message says what and where. If it is right for a newer version, upgrade the operator.";
     ClusterNotFound [Accepted = False, Enforced = False]:
         "There is no `RateLimitCluster` of that name there.",
         "Mend `spec.clusterRef`, or create the cluster.";

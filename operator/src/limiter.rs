@@ -14,6 +14,7 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use quorate_crds::api::{
     BootstrapAnswer, BootstrapBody, ClusterAnswer, DecommissionAnswer, DeniedAnswer, ErrorBody, Fault, FoundingMember,
@@ -44,6 +45,26 @@ pub struct Target {
     /// The pod's address. Kubernetes gives an address to another pod once this one is gone, so whoever changes something
     /// names the cluster or the node it is for.
     pub ip: IpAddr,
+}
+
+impl Target {
+    /// The node of a pod: from when the pod has an address, which may be before its phase says that it runs, until it has
+    /// ended, since its address may be another's then.
+    #[must_use]
+    pub fn of(pod: &Pod) -> Option<Self> {
+        let status = pod.status.as_ref()?;
+        if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+            return None;
+        }
+        Some(Self { pod: pod.metadata.name.clone()?, ip: status.pod_ip.as_ref()?.parse().ok()? })
+    }
+
+    /// Whether the pod itself gave this answer, and not another that has its address by now.
+    #[must_use]
+    pub fn gave(&self, answer: &ClusterAnswer) -> bool {
+        let own = answer.members.iter().find(|member| member.id == answer.node);
+        own.is_none_or(|member| member.name == self.pod)
+    }
 }
 
 /// The ports on which nodes listen.

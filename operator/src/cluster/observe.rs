@@ -1,7 +1,5 @@
 //! Reads everything there is of one cluster: its objects from the API server, never from a cache, and what its nodes say.
 
-use std::net::IpAddr;
-
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
@@ -58,7 +56,7 @@ impl Look {
     #[must_use]
     pub fn target_of(&self, id: u64) -> Option<Target> {
         let (name, _) = self.answers.iter().find(|(_, answer)| answer.node.0 == id)?;
-        self.pods.iter().filter_map(target).find(|target| target.pod == *name)
+        self.pods.iter().filter_map(Target::of).find(|target| target.pod == *name)
     }
 }
 
@@ -106,9 +104,9 @@ fn is_ours(metadata: &ObjectMeta, uid: &str) -> bool {
 
 /// Asks all pods at once, so that one that does not answer costs no more than its own deadline.
 async fn ask(limiters: &Limiters, pods: &[Pod]) -> Vec<(String, ClusterAnswer)> {
-    let asked = pods.iter().filter_map(target).map(|target| async move {
+    let asked = pods.iter().filter_map(Target::of).map(|target| async move {
         match limiters.cluster(&target).await {
-            Ok(answer) => of_this_pod(&target, &answer).then_some((target.pod, answer)),
+            Ok(answer) => target.gave(&answer).then_some((target.pod, answer)),
             Err(error) => {
                 tracing::debug!("{error}");
                 None
@@ -116,20 +114,4 @@ async fn ask(limiters: &Limiters, pods: &[Pod]) -> Vec<(String, ClusterAnswer)> 
         }
     });
     join_all(asked).await.into_iter().flatten().collect()
-}
-
-/// An address goes to another pod once its own is gone.
-fn of_this_pod(target: &Target, answer: &ClusterAnswer) -> bool {
-    let own = answer.members.iter().find(|member| member.id == answer.node);
-    own.is_none_or(|member| member.name == target.pod)
-}
-
-/// Where a pod's node is reached, once it has an address and as long as it runs.
-fn target(pod: &Pod) -> Option<Target> {
-    let status = pod.status.as_ref()?;
-    if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
-        return None;
-    }
-    let ip: IpAddr = status.pod_ip.as_ref()?.parse().ok()?;
-    Some(Target { pod: pod.metadata.name.clone()?, ip })
 }

@@ -19,7 +19,7 @@ use super::select::{Candidate, ClusterKey, name_of, select};
 use super::status::{Members, Standing, due, tell};
 use super::table::{Brought, Order, Table};
 use super::world::World;
-use super::writer::{Write, Writer, write_cluster};
+use super::writer::{Write, Writer, version_of, write_cluster};
 use crate::context::Context;
 
 /// Between two passes when nothing happens: within it a change by somebody else is put right.
@@ -47,8 +47,8 @@ pub struct Keeper {
     writer: Writer,
     /// The live members and how many judge by everything, and since when it is so.
     standing: (Option<(usize, usize)>, Instant),
-    /// What was last told in the cluster's status, and when.
-    told: Option<(PoliciesStatus, Option<Instant>)>,
+    /// What was last told in the cluster's status, the version it then had, and when that was.
+    told: Option<(PoliciesStatus, u64, Instant)>,
 }
 
 impl Keeper {
@@ -92,10 +92,9 @@ impl Keeper {
         self.writer.settle(candidates.iter().map(|candidate| &*candidate.resource));
         let cluster = cluster.filter(|cluster| cluster.metadata.deletion_timestamp.is_none());
         let brought = if let Some(cluster) = cluster {
-            self.bring(&candidates, cluster.spec.paused).await
+            self.bring(&candidates, cluster).await
         } else {
             self.table = Table::default();
-            self.told = None;
             let desired = desired(&candidates, &BTreeSet::new(), &Held::default(), &Unsupported::new());
             Brought { members: None, desired, problem: None }
         };
@@ -107,10 +106,16 @@ impl Keeper {
         is_told && (brought.problem.is_none() || candidates.is_empty())
     }
 
-    async fn bring(&mut self, candidates: &[Candidate], is_paused: bool) -> Brought {
+    async fn bring(&mut self, candidates: &[Candidate], cluster: &RateLimitCluster) -> Brought {
         let pods = self.world.pods(&self.key);
-        let frozen = self.world.unreadable();
-        let order = Order { candidates, frozen: &frozen, is_paused, metrics: self.context.metrics.policies() };
+        let frozen = self.world.unreadable().into_keys().collect();
+        let order = Order {
+            cluster_id: cluster.status.as_ref().and_then(|status| status.cluster_id.as_deref()),
+            candidates,
+            frozen: &frozen,
+            is_paused: cluster.spec.paused,
+            metrics: self.context.metrics.policies(),
+        };
         let brought = self.table.bring(&self.context.limiters, &pods, &order).await;
         if let Some(problem) = brought.problem.as_ref().filter(|_| !candidates.is_empty()) {
             tracing::info!(cluster = %self.key, "its policies are not as they should be: {problem}");
@@ -171,13 +176,19 @@ impl Keeper {
 
     /// Tells of all policies in the cluster's status; while they still change, only now and then.
     async fn write_cluster(&mut self, cluster: &RateLimitCluster, now: PoliciesStatus, is_steady: bool) {
-        let status = cluster.status.as_ref().and_then(|status| status.policies.as_ref());
-        let (told, at) = self.told.get_or_insert_with(|| (status.cloned().unwrap_or_default(), None));
-        if *told == now || !(is_steady || at.is_none_or(|at: Instant| at.elapsed() >= TELL_CLUSTER)) {
+        let shown = cluster.status.as_ref().and_then(|status| status.policies.as_ref());
+        let (current, is_due) = match &self.told {
+            Some((told, version, at)) => {
+                let is_back = version_of(&cluster.metadata) >= *version;
+                (if is_back { shown } else { Some(told) }, at.elapsed() >= TELL_CLUSTER)
+            }
+            None => (shown, true),
+        };
+        if current == Some(&now) || !(is_steady || is_due) {
             return;
         }
         match write_cluster(&self.context, cluster, &now).await {
-            Ok(()) => self.told = Some((now, Some(Instant::now()))),
+            Ok(version) => self.told = Some((now, version, Instant::now())),
             Err(error) if matches!(error.label(), "NotFound" | "Conflict") => {}
             Err(error) => {
                 self.context.metrics.failed("policy", error.label());
@@ -239,3 +250,6 @@ fn is_accepted(status: Option<&QuotaPolicyStatus>, generation: Option<i64>) -> b
             && status.conditions.iter().any(|c| c.type_ == "Accepted" && c.status == "True")
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,8 @@
 //! 2. [`desired`](mod@desired) makes the set it is to hold (pure);
 //! 3. [`table`] makes the cluster hold it, through any node, as one set: absence removes, so there is no finalizer;
 //! 4. [`status`] words where each policy stands (pure), and [`writer`] writes what is new of that.
+//!
+//! Which cluster a policy names that cannot be read is not known, so [`unreadable`] tells of those.
 
 pub mod denied;
 pub mod desired;
@@ -18,6 +20,9 @@ pub mod status;
 pub mod table;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
+pub mod unreadable;
 pub mod world;
 pub mod writer;
 
@@ -25,6 +30,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures::StreamExt as _;
+use kube::core::DeserializeGuard;
 use kube::runtime::watcher::Event;
 use quorate_crds::quota_policy::KIND;
 use tokio::sync::watch;
@@ -39,26 +45,27 @@ use world::{Change, Changes, World, guarded_name};
 /// Runs until it is told to stop, which is when `stop` turns true. Keepers end what they are at.
 pub async fn run(context: Context, mut stop: watch::Receiver<bool>) {
     let (world, changes) = World::watch(&context);
-    let mut keepers = Keepers {
-        context,
-        world: Arc::new(world),
-        roster: Roster::default(),
-        awake: HashMap::new(),
-        tasks: JoinSet::new(),
-    };
+    let world = Arc::new(world);
+    let (unread, woken) = watch::channel(());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(unreadable::run(context.clone(), Arc::clone(&world), woken));
+    let mut keepers = Keepers { context, world, unread, roster: Roster::default(), awake: HashMap::new(), tasks };
     tokio::select! {
         // An error says that whoever could tell is gone.
         _ = stop.wait_for(|stop| *stop) => {}
         () = keepers.follow(changes) => {}
     }
-    keepers.awake.clear();
-    while keepers.tasks.join_next().await.is_some() {}
+    let Keepers { mut tasks, awake, unread, .. } = keepers;
+    drop((awake, unread));
+    while tasks.join_next().await.is_some() {}
 }
 
 /// A keeper for each cluster that there is a reason to look after.
 struct Keepers {
     context: Context,
     world: Arc<World>,
+    /// Wakes who tells of policies that cannot be read.
+    unread: watch::Sender<()>,
     roster: Roster,
     /// Wakes a keeper; one whose waker is gone ends after its pass.
     awake: HashMap<ClusterKey, watch::Sender<()>>,
@@ -81,6 +88,9 @@ impl Keepers {
             if let Change::Policy(Event::Delete(policy)) = &change {
                 let name = guarded_name(policy);
                 self.context.metrics.forget(KIND, format!("{}/{}", name.namespace, name.name));
+            }
+            if matches!(&change, Change::Policy(Event::Apply(DeserializeGuard(Err(_))) | Event::InitDone)) {
+                self.unread.send_replace(());
             }
             let concerned = self.roster.note(&change);
             is_listed = is_listed || self.world.is_listed();

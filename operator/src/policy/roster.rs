@@ -10,7 +10,8 @@ use kube::runtime::watcher::Event;
 use quorate_limits::PolicyName;
 
 use super::select::ClusterKey;
-use super::world::{Change, GuardedCluster, GuardedPolicy, World, cluster_key, guarded_name, pod_cluster, pod_ip};
+use super::world::{Change, GuardedCluster, GuardedPolicy, World, cluster_id, cluster_key, guarded_name, pod_cluster};
+use crate::limiter::Target;
 
 /// Whom a change concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +29,8 @@ type Version = (Option<i64>, bool);
 #[derive(Debug, Default)]
 pub struct Roster {
     policies: HashMap<PolicyName, (ClusterKey, Version)>,
-    clusters: HashMap<ClusterKey, Version>,
+    /// With the id that its nodes have, once it is founded.
+    clusters: HashMap<ClusterKey, (Version, Option<String>)>,
     pods: HashMap<(ClusterKey, String), Option<IpAddr>>,
 }
 
@@ -46,7 +48,7 @@ impl Roster {
                 self.clusters.remove(&key);
                 [key].into()
             }
-            Change::Pod(Event::Apply(pod)) => self.pod(pod, pod_ip(pod)),
+            Change::Pod(Event::Apply(pod)) => self.pod(pod, Target::of(pod).map(|target| target.ip)),
             Change::Pod(Event::Delete(pod)) => self.pod(pod, None),
             Change::Policy(Event::InitDone) | Change::Cluster(Event::InitDone) | Change::Pod(Event::InitDone) => {
                 return Concerned::All;
@@ -90,8 +92,9 @@ impl Roster {
     }
 
     fn cluster(&mut self, cluster: &GuardedCluster) -> BTreeSet<ClusterKey> {
-        let (key, now) = (cluster_key(cluster), version(cluster));
-        if self.clusters.insert(key.clone(), now) == Some(now) { BTreeSet::new() } else { [key].into() }
+        let key = cluster_key(cluster);
+        let now = (version(cluster), cluster_id(cluster).map(ToOwned::to_owned));
+        if self.clusters.insert(key.clone(), now.clone()) == Some(now) { BTreeSet::new() } else { [key].into() }
     }
 
     fn pod(&mut self, pod: &Pod, now: Option<IpAddr>) -> BTreeSet<ClusterKey> {
@@ -147,12 +150,16 @@ mod tests {
     }
 
     #[test]
-    fn cluster_concerns_itself_when_its_spec_changes_or_it_goes() {
+    fn cluster_concerns_itself_when_its_spec_changes_or_it_is_founded_or_goes() {
         let mut roster = Roster::default();
         let mut cluster = cluster("shop/edge", &[]);
         let apply = |c: &quorate_crds::RateLimitCluster| Change::Cluster(Event::Apply(DeserializeGuard(Ok(c.clone()))));
         assert_eq!(roster.note(&apply(&cluster)), keys(&["shop/edge"]));
         assert_eq!(roster.note(&apply(&cluster)), keys(&[]));
+        cluster.status = Some(serde_json::from_value(serde_json::json!({ "clusterId": "c1" })).unwrap());
+        assert_eq!(roster.note(&apply(&cluster)), keys(&["shop/edge"]), "its nodes have an id");
+        cluster.status.as_mut().unwrap().ready_replicas = 3;
+        assert_eq!(roster.note(&apply(&cluster)), keys(&[]), "only what is told of it changed");
         cluster.metadata.deletion_timestamp = Some(at(1));
         assert_eq!(roster.note(&apply(&cluster)), keys(&["shop/edge"]));
         let gone = Change::Cluster(Event::Delete(DeserializeGuard(Ok(cluster))));

@@ -93,6 +93,28 @@ pub fn tell(
     Told { status, findings }
 }
 
+/// What to tell of a policy that cannot be read, for this reason.
+#[must_use]
+pub fn unreadable(generation: Option<i64>, current: QuotaPolicyStatus, why: &str, now: &Time) -> Told {
+    let message = format!(
+        "this operator cannot read it: {why}. Mend that, or upgrade the operator if it is older than what was written; what a \
+         cluster holds of this policy stays in force"
+    );
+    let finding = |condition| Finding {
+        condition,
+        status: ConditionStatus::False,
+        reason: Reason::Invalid,
+        message: message.clone(),
+    };
+    let findings = [finding(ConditionType::Accepted), finding(ConditionType::Enforced)];
+    let mut status =
+        QuotaPolicyStatus { observed_generation: generation, conditions: current.conditions, ..Default::default() };
+    for finding in &findings {
+        set_condition(&mut status.conditions, finding, generation, now);
+    }
+    Told { status, findings }
+}
+
 /// What to write now; `None` when it is nothing new.
 ///
 /// Members come and go for moments, whenever a pod is replaced. A policy that was in force on all of them is not told anew

@@ -23,6 +23,9 @@ const PUSHES_MAX: usize = 4;
 const SPREAD_WITHIN: Duration = Duration::from_millis(1500);
 /// Between two looks meanwhile.
 const SPREAD_PAUSE: Duration = Duration::from_millis(20);
+/// The pod that answered last is asked first, and the others only when it has not answered for this long, which is more than
+/// a node takes that waits for other nodes.
+const OTHERS_AFTER: Duration = Duration::from_millis(500);
 
 /// One look at a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +44,9 @@ pub struct Seen {
 
 /// What a cluster is asked to hold.
 pub struct Order<'a> {
+    /// Its id. Whoever answers for another cluster is not believed: addresses of pods go to other pods, and a set pushed to
+    /// another cluster would take away all it has. `None` before the founding.
+    pub cluster_id: Option<&'a str>,
     /// The policies that name it.
     pub candidates: &'a [Candidate],
     /// Policies of which it is not known what they want.
@@ -68,6 +74,8 @@ pub struct Table {
     held: Option<Held>,
     unsupported: Unsupported,
     versions: BTreeSet<String>,
+    /// The pod that answered last.
+    answered: Option<Target>,
 }
 
 impl Table {
@@ -77,6 +85,12 @@ impl Table {
         self.held.as_ref()
     }
 
+    /// The pod that answered last.
+    #[cfg(test)]
+    pub(crate) fn answered(&self) -> Option<&Target> {
+        self.answered.as_ref()
+    }
+
     /// Makes the cluster hold what it is to hold. It asks for nothing but its members when nothing changed, here or there.
     pub async fn bring(&mut self, limiters: &Limiters, pods: &[Target], order: &Order<'_>) -> Brought {
         let mut members = None;
@@ -84,7 +98,7 @@ impl Table {
         for _ in 0..PUSHES_MAX {
             problem = None;
             let begun = Instant::now();
-            let (seen, held) = match self.look(limiters, pods).await {
+            let (seen, held) = match self.look_and_read(limiters, pods, order.cluster_id).await {
                 Ok(looked) => looked,
                 Err(why) => {
                     problem = Some(why);
@@ -103,7 +117,7 @@ impl Table {
             match self.push(limiters, &seen, held, &set).await {
                 Pushed::Held => {
                     order.metrics.pushed("taken");
-                    if let Some(reached) = self.spread(limiters, pods).await {
+                    if let Some(reached) = self.spread(limiters, pods, order.cluster_id).await {
                         if self.held.as_ref().is_some_and(|held| reached.judging_by(held.revision) == reached.live()) {
                             order.metrics.spread(begun.elapsed());
                         }
@@ -132,8 +146,13 @@ impl Table {
     }
 
     /// Looks at the cluster, and reads its policies if they changed since they were last known.
-    async fn look(&mut self, limiters: &Limiters, pods: &[Target]) -> Result<(Seen, Held), String> {
-        let seen = look(limiters, pods).await?;
+    async fn look_and_read(
+        &mut self,
+        limiters: &Limiters,
+        pods: &[Target],
+        cluster_id: Option<&str>,
+    ) -> Result<(Seen, Held), String> {
+        let seen = self.look(limiters, pods, cluster_id).await?;
         if self.versions != seen.versions {
             // Another version may know what this one did not.
             self.versions.clone_from(&seen.versions);
@@ -192,12 +211,12 @@ impl Table {
     }
 
     /// Waits until every live member judges by what is held, and says who does in the end.
-    async fn spread(&self, limiters: &Limiters, pods: &[Target]) -> Option<Members> {
+    async fn spread(&mut self, limiters: &Limiters, pods: &[Target], cluster_id: Option<&str>) -> Option<Members> {
         let revision = self.held.as_ref()?.revision;
         let end = Instant::now() + SPREAD_WITHIN;
         let mut members = None;
         loop {
-            if let Ok(seen) = look(limiters, pods).await {
+            if let Ok(seen) = self.look(limiters, pods, cluster_id).await {
                 let all = seen.members.judging_by(revision) == seen.members.live();
                 members = Some(seen.members);
                 if all {
@@ -209,6 +228,32 @@ impl Table {
             }
             sleep(SPREAD_PAUSE).await;
         }
+    }
+
+    /// Asks pods; the first that knows this cluster's leader and a majority of its voters is believed.
+    async fn look(&mut self, limiters: &Limiters, pods: &[Target], cluster_id: Option<&str>) -> Result<Seen, String> {
+        let cluster_id = cluster_id.ok_or("it is not founded yet")?;
+        let first = self.answered.take().filter(|first| pods.contains(first));
+        let first = first.as_ref();
+        let ask = |target| async move {
+            if first.is_some_and(|first| first != target) {
+                sleep(OTHERS_AFTER).await;
+            }
+            (target, limiters.cluster(target).await)
+        };
+        let mut answers: FuturesUnordered<_> = pods.iter().map(ask).collect();
+        let mut problem = "no pod has an address yet".to_owned();
+        while let Some((target, answer)) = answers.next().await {
+            let answer = answer.map_err(|error| error.to_string());
+            match answer.and_then(|answer| seen(cluster_id, target, pods, &answer)) {
+                Ok(seen) => {
+                    self.answered = Some(target.clone());
+                    return Ok(seen);
+                }
+                Err(why) => problem = why,
+            }
+        }
+        Err(problem)
     }
 }
 
@@ -243,29 +288,12 @@ fn in_policy(fault: &Fault) -> Option<(usize, &str)> {
     Some((index.parse().ok()?, path.trim_start_matches('.')))
 }
 
-/// Asks all pods at once; the first that knows its cluster's leader and a majority of its voters is believed.
-async fn look(limiters: &Limiters, pods: &[Target]) -> Result<Seen, String> {
-    let mut answers = FuturesUnordered::new();
-    for target in pods {
-        answers.push(ask(limiters, target));
-    }
-    let mut problem = "no pod has an address yet".to_owned();
-    while let Some((target, answer)) = answers.next().await {
-        match answer.map_err(|error| error.to_string()).and_then(|answer| seen(target, pods, &answer)) {
-            Ok(seen) => return Ok(seen),
-            Err(why) => problem = why,
-        }
-    }
-    Err(problem)
-}
-
-async fn ask<'a>(limiters: &Limiters, target: &'a Target) -> (&'a Target, Result<ClusterAnswer, CallError>) {
-    (target, limiters.cluster(target).await)
-}
-
-fn seen(target: &Target, pods: &[Target], answer: &ClusterAnswer) -> Result<Seen, String> {
+fn seen(cluster_id: &str, target: &Target, pods: &[Target], answer: &ClusterAnswer) -> Result<Seen, String> {
     if answer.cluster_id.is_empty() {
         return Err(format!("{} is in no cluster yet", target.pod));
+    }
+    if answer.cluster_id != cluster_id || !target.gave(answer) {
+        return Err(format!("{} answers for another cluster or pod", target.pod));
     }
     if answer.leader.is_none() {
         return Err(format!("{} knows no leader", target.pod));

@@ -1,7 +1,6 @@
 //! What the API server tells of policies, clusters and pods, kept up to date.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
@@ -85,12 +84,12 @@ impl World {
 
     /// Policies that cannot be read, so that it is not known what they want.
     #[must_use]
-    pub fn unreadable(&self) -> BTreeSet<PolicyName> {
+    pub fn unreadable(&self) -> BTreeMap<PolicyName, Arc<GuardedPolicy>> {
         let unreadable = |policy: &GuardedPolicy| policy.0.is_err();
         self.policies
             .iter()
             .flat_map(|store| store.state_filter(unreadable))
-            .map(|policy| guarded_name(&policy))
+            .map(|policy| (guarded_name(&policy), policy))
             .collect()
     }
 
@@ -105,18 +104,39 @@ impl World {
         self.clusters.iter().find_map(|store| store.find(|cluster| cluster_key(cluster) == *key))
     }
 
-    /// The pods of a cluster that have an address.
+    /// The pods of a cluster that can be asked.
     #[must_use]
     pub fn pods(&self, key: &ClusterKey) -> Vec<Target> {
         let theirs = |pod: &Pod| pod_cluster(pod).as_ref() == Some(key);
-        let mut targets: Vec<_> = self
-            .pods
-            .iter()
-            .flat_map(|store| store.state_filter(theirs))
-            .filter_map(|pod| Some(Target { pod: pod.name_any(), ip: pod_ip(&pod)? }))
-            .collect();
+        let mut targets: Vec<_> =
+            self.pods.iter().flat_map(|store| store.state_filter(theirs)).filter_map(|pod| Target::of(&pod)).collect();
         targets.sort_by(|a, b| a.pod.cmp(&b.pod));
         targets
+    }
+}
+
+#[cfg(test)]
+impl World {
+    /// What there is at this moment, and stays so.
+    pub(crate) fn still(memory: &crate::in_memory::World) -> Self {
+        fn stored<K>(objects: Vec<serde_json::Value>) -> Vec<Store<K>>
+        where
+            K: Lookup<DynamicType = ()> + Clone + DeserializeOwned + 'static,
+        {
+            let (reader, mut writer) = store();
+            writer.apply_watcher_event(&watcher::Event::Init);
+            for object in objects {
+                writer.apply_watcher_event(&watcher::Event::InitApply(serde_json::from_value(object).unwrap()));
+            }
+            writer.apply_watcher_event(&watcher::Event::InitDone);
+            vec![reader]
+        }
+        let of = |plural| memory.list(&format!("/apis/quorate.dev/v1alpha1/{plural}"));
+        Self {
+            policies: stored(of("quotapolicies")),
+            clusters: stored(of("ratelimitclusters")),
+            pods: stored(memory.list("/api/v1/pods")),
+        }
     }
 }
 
@@ -138,6 +158,12 @@ pub fn cluster_key(cluster: &GuardedCluster) -> ClusterKey {
     ClusterKey { namespace: cluster.meta().namespace.clone().unwrap_or_default(), name: cluster.name_any() }
 }
 
+/// The id that a cluster's nodes have; `None` before its founding.
+#[must_use]
+pub fn cluster_id(cluster: &GuardedCluster) -> Option<&str> {
+    cluster.0.as_ref().ok()?.status.as_ref()?.cluster_id.as_deref()
+}
+
 /// The cluster that a pod is of.
 #[must_use]
 pub fn pod_cluster(pod: &Pod) -> Option<ClusterKey> {
@@ -145,13 +171,6 @@ pub fn pod_cluster(pod: &Pod) -> Option<ClusterKey> {
     // A pod with the labels of one of ours and another name is none of ours.
     Names::new(name.as_str()).ordinal_of_pod(pod.metadata.name.as_deref()?)?;
     Some(ClusterKey { namespace: pod.metadata.namespace.clone()?, name: name.clone() })
-}
-
-/// The address of a pod that runs.
-#[must_use]
-pub fn pod_ip(pod: &Pod) -> Option<IpAddr> {
-    let status = pod.status.as_ref()?;
-    status.pod_ip.as_deref().filter(|_| status.phase.as_deref() == Some("Running"))?.parse().ok()
 }
 
 type Stores<K> = (Vec<Store<K>>, Vec<BoxStream<'static, watcher::Result<Change>>>);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::Resource as _;
 use quorate_crds::cluster_status::PoliciesStatus;
 use quorate_crds::quota_policy::KIND;
@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::write_status::write_status;
 
 /// Who owns the fields that are written here.
-const FIELD_MANAGER: &str = "quorate-operator-policies";
+pub(super) const FIELD_MANAGER: &str = "quorate-operator-policies";
 /// So many are written at once.
 const WRITES_MAX: usize = 8;
 
@@ -43,7 +43,7 @@ impl Writer {
     #[must_use]
     pub fn current<'a>(&'a self, policy: &'a QuotaPolicy) -> Option<&'a QuotaPolicyStatus> {
         match self.written.get(&name_of(policy)) {
-            Some((version, status)) if version_of(policy) < *version => Some(status),
+            Some((version, status)) if version_of(&policy.metadata) < *version => Some(status),
             _ => policy.status.as_ref(),
         }
     }
@@ -53,7 +53,8 @@ impl Writer {
         if self.written.is_empty() {
             return;
         }
-        let versions: HashMap<PolicyName, u64> = policies.map(|policy| (name_of(policy), version_of(policy))).collect();
+        let versions: HashMap<PolicyName, u64> =
+            policies.map(|policy| (name_of(policy), version_of(&policy.metadata))).collect();
         self.written.retain(|name, (version, _)| versions.get(name).is_some_and(|seen| seen < version));
     }
 
@@ -86,13 +87,15 @@ impl Writer {
     }
 }
 
-/// Writes what is told of a cluster's policies into its status, beside what the other controller tells there.
+/// Writes what is told of a cluster's policies into its status, beside what the other controller tells there. Returns which
+/// version the object has then.
 ///
 /// # Errors
 /// The API server refused, or could not be asked.
-pub async fn write_cluster(context: &Context, cluster: &RateLimitCluster, told: &PoliciesStatus) -> Result<(), Error> {
+pub async fn write_cluster(context: &Context, cluster: &RateLimitCluster, told: &PoliciesStatus) -> Result<u64, Error> {
     let status = json!({ "policies": told });
-    write_status::<RateLimitCluster>(&context.client, FIELD_MANAGER, &cluster.metadata, &status).await.map(drop)
+    let written = write_status::<RateLimitCluster>(&context.client, FIELD_MANAGER, &cluster.metadata, &status).await;
+    written.map(|cluster| version_of(&cluster.metadata))
 }
 
 /// An Event for what a person has to mend, and for that it is mended.
@@ -109,11 +112,12 @@ async fn tell(context: &Context, write: &Write, before: &[Condition]) {
 async fn patch(context: &Context, write: Write) -> (Write, Result<u64, Error>) {
     let written =
         write_status::<QuotaPolicy>(&context.client, FIELD_MANAGER, &write.policy.metadata, &write.told.status).await;
-    let version = written.map(|policy| version_of(&policy));
+    let version = written.map(|policy| version_of(&policy.metadata));
     (write, version)
 }
 
-/// The version of an object. Those of one object grow.
-fn version_of(policy: &QuotaPolicy) -> u64 {
-    policy.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+/// The version of an object. Those of one object grow, and so do those of objects that have its name one after another.
+#[must_use]
+pub fn version_of(metadata: &ObjectMeta) -> u64 {
+    metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }

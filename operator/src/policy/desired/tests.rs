@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::super::select::{ClusterKey, select};
-use super::super::testing::{cluster, policy};
+use super::super::testing::{at, cluster, policy};
 use super::*;
 
 fn name(text: &str) -> PolicyName {
@@ -83,6 +83,21 @@ fn set_beyond_what_a_body_may_hold_leaves_the_youngest_out() {
     let mut room = Room { policies: 9, bytes: 400 };
     assert_eq!([room.take(&policy), room.take(&policy)], [true, false], "{} bytes are left", room.bytes);
     assert_eq!(too_many().reason, Reason::TooMany);
+}
+
+#[test]
+fn room_for_one_more_policy_goes_to_the_one_that_came_first() {
+    let others = (0..Policy::COUNT_MAX - 2).map(|i| row(OwnerName::Api, 1, &format!("shop/theirs{i}"), 1));
+    let key = ClusterKey { namespace: "shop".to_owned(), name: "edge".to_owned() };
+    let made = |text: &str, second| {
+        let mut policy = policy(text, "edge", 1);
+        policy.metadata.creation_timestamp = Some(at(second));
+        Arc::new(policy)
+    };
+    let found = select(&key, Some(&cluster("shop/edge", &[])), [made("shop/a", 2), made("shop/z", 1)]);
+    let desired = desired(&found, &BTreeSet::new(), &held(others), &Unsupported::new());
+    assert_eq!(desired.set, set(&[("shop/z", 1)]));
+    assert_eq!(desired.refused[&name("shop/a")].reason, Reason::TooMany);
 }
 
 #[test]

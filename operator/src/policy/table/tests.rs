@@ -12,12 +12,13 @@ fn answer(leader: bool, members: &[(&str, Option<u64>)]) -> ClusterAnswer {
     let members: Vec<_> = members
         .iter()
         .map(|(role, applied)| {
-            json!({ "id": "1", "role": role, "lag": 0, "appliedRevision": applied, "version": "0.1.0",
+            json!({ "role": role, "lag": 0, "appliedRevision": applied, "version": "0.1.0",
                     "reachable": applied.is_some() })
         })
         .enumerate()
         .map(|(i, mut member)| {
             member["name"] = format!("edge-{i}").into();
+            member["id"] = format!("{}", i + 1).into();
             member
         })
         .collect();
@@ -32,7 +33,7 @@ fn answer(leader: bool, members: &[(&str, Option<u64>)]) -> ClusterAnswer {
 fn live_members_are_those_that_are_reached_learners_too() {
     let pods = ["edge-0", "edge-1", "edge-2", "edge-3"].map(target);
     let told = answer(true, &[("Voter", Some(7)), ("Voter", Some(6)), ("Voter", None), ("Learner", Some(7))]);
-    let seen = seen(&pods[0], &pods, &told).unwrap();
+    let seen = seen("c", &pods[0], &pods, &told).unwrap();
     assert_eq!((seen.members, seen.revision, &seen.best), (Members(vec![7, 6, 7]), 7, &pods[0]));
     assert_eq!(seen.versions, ["0.1.0".to_owned()].into());
 }
@@ -41,7 +42,7 @@ fn live_members_are_those_that_are_reached_learners_too() {
 fn policies_are_read_where_they_are_newest() {
     let pods = ["edge-0", "edge-1", "edge-2"].map(target);
     let told = answer(true, &[("Voter", Some(7)), ("Voter", Some(9)), ("Voter", Some(8))]);
-    let seen = seen(&pods[0], &pods, &told).unwrap();
+    let seen = seen("c", &pods[0], &pods, &told).unwrap();
     assert_eq!((seen.revision, seen.best), (9, pods[1].clone()));
 }
 
@@ -51,13 +52,20 @@ fn node_that_cannot_speak_for_its_cluster_is_not_believed() {
     let mut unfounded = answer(true, &[]);
     unfounded.cluster_id = String::new();
     let all = [("Voter", Some(7)), ("Voter", Some(7)), ("Voter", Some(7))];
+    let mut elsewhere = answer(true, &all);
+    elsewhere.cluster_id = "d".to_owned();
+    // The address of a pod that is gone has become that of another pod of its cluster.
+    let mut another = answer(true, &all);
+    another.node = another.members[1].id;
     for (told, why) in [
         (unfounded, "in no cluster yet"),
+        (elsewhere, "for another cluster or pod"),
+        (another, "for another cluster or pod"),
         (answer(false, &all), "knows no leader"),
         (answer(true, &[("Voter", Some(7)), ("Voter", None), ("Voter", None)]), "no majority"),
         (answer(true, &[("Voter", Some(7)), ("Voter", None), ("Learner", Some(7))]), "no majority"),
     ] {
-        let error = seen(&pods[0], &pods, &told).unwrap_err();
+        let error = seen("c", &pods[0], &pods, &told).unwrap_err();
         assert!(error.contains(why), "{error}");
     }
 }

@@ -1,0 +1,141 @@
+//! Scenarios named `<state>_<event>_<effect>` of the whole of it: watches, keepers and who tells of policies that cannot be
+//! read, on an API server and nodes in memory.
+
+use serde_json::json;
+
+use super::testing::{CLUSTER, ENFORCED, apply, founded, path, serving, told};
+use super::*;
+use crate::in_memory::{World as Memory, failure};
+
+const POLICIES: &str = "GET /apis/quorate.dev/v1alpha1/quotapolicies?";
+
+/// An operator that runs, until this is dropped.
+struct Running {
+    memory: Memory,
+    _stop: watch::Sender<bool>,
+}
+
+impl Running {
+    fn start(memory: Memory, context: Context) -> Self {
+        let (stop, stopping) = watch::channel(false);
+        tokio::spawn(run(context, stopping));
+        Self { memory, _stop: stop }
+    }
+
+    async fn until_told(&self, name: &str, expected: &str) {
+        self.memory
+            .until(&format!("{name}: {expected}"), |memory| (told(memory, name) == expected).then_some(()))
+            .await;
+    }
+
+    async fn until_held(&self, expected: &[(&str, i64)]) {
+        let expected: Vec<_> = expected.iter().map(|(name, limit)| ((*name).to_owned(), *limit)).collect();
+        let held = |memory: &Memory| {
+            let mut held = memory.held().1;
+            held.retain(|(name, _)| name != "quorate/default");
+            (held == expected).then_some(())
+        };
+        self.memory.until(&format!("{expected:?} to be held"), held).await;
+    }
+}
+
+#[tokio::test]
+async fn operator_running_policy_applied_changed_and_deleted_is_followed() {
+    let (memory, context) = serving().await;
+    let running = Running::start(memory, context);
+    apply(&running.memory, "shop/a", "edge", 1);
+    running.until_told("shop/a", ENFORCED).await;
+    apply(&running.memory, "shop/a", "edge", 2);
+    running.until_told("shop/a", ENFORCED).await;
+    running.until_held(&[("shop/a", 2)]).await;
+    running.memory.remove(&path("shop/a"));
+    running.until_held(&[]).await;
+}
+
+#[tokio::test]
+async fn operator_starting_before_it_can_list_policies_takes_none_away() {
+    let (memory, context) = serving().await;
+    apply(&memory, "shop/a", "edge", 1);
+    memory.hold("operator", &[memory.get(&path("shop/a")).unwrap()]);
+    let before = memory.held();
+    memory.answer_instead(POLICIES, 500, failure(500, "InternalError"));
+    let running = Running::start(memory, context);
+    running.until_told("shop/a", ENFORCED).await;
+    assert_eq!(running.memory.held(), before, "nothing was pushed meanwhile");
+}
+
+#[tokio::test]
+async fn operator_running_watch_that_has_expired_lists_anew_and_misses_nothing() {
+    let (memory, context) = serving().await;
+    apply(&memory, "shop/a", "edge", 1);
+    apply(&memory, "shop/b", "edge", 1);
+    let running = Running::start(memory, context);
+    running.until_told("shop/b", ENFORCED).await;
+    running.memory.answer_instead(POLICIES, 410, failure(410, "Expired"));
+    running.memory.remove(&path("shop/a"));
+    apply(&running.memory, "shop/c", "edge", 3);
+    running.until_told("shop/c", ENFORCED).await;
+    running.until_held(&[("shop/b", 1), ("shop/c", 3)]).await;
+}
+
+#[tokio::test]
+async fn policy_that_names_a_cluster_which_comes_later_is_in_force_then() {
+    let (memory, context) = serving().await;
+    memory.remove(CLUSTER);
+    apply(&memory, "shop/a", "edge", 1);
+    let running = Running::start(memory, context);
+    running.until_told("shop/a", "Accepted=False ClusterNotFound, Enforced=False ClusterNotFound").await;
+    running.memory.put(CLUSTER, founded("u"));
+    running.until_told("shop/a", ENFORCED).await;
+}
+
+#[tokio::test]
+async fn policy_that_cannot_be_read_is_told_what_is_wrong_once_and_mended_is_in_force() {
+    let (memory, context) = serving().await;
+    apply(&memory, "shop/a", "edge", 1);
+    memory.change(&path("shop/a"), &json!({ "spec": { "onUnavailable": "Perhaps" } }));
+    let status = format!("PATCH {}/status", path("shop/a"));
+    memory.answer_instead(&status, 409, failure(409, "Conflict"));
+    let running = Running::start(memory, context);
+    // A conflict says that it changed, so it comes again.
+    running.memory.until("a first attempt", |memory| memory.writes().contains(&status).then_some(())).await;
+    running.memory.change(&path("shop/a"), &json!({ "metadata": { "generation": 2 } }));
+    running.until_told("shop/a", "Accepted=False Invalid, Enforced=False Invalid").await;
+    let message = running.memory.get(&path("shop/a")).unwrap()["status"]["conditions"][0]["message"].to_string();
+    assert!(message.contains("Perhaps") && message.contains("upgrade the operator"), "{message}");
+    running.memory.writes();
+    apply(&running.memory, "shop/b", "edge", 1);
+    running.until_told("shop/b", ENFORCED).await;
+    assert!(!running.memory.writes().contains(&status), "told once");
+    apply(&running.memory, "shop/a", "edge", 1);
+    running.until_told("shop/a", ENFORCED).await;
+}
+
+#[tokio::test]
+async fn policy_that_cannot_be_read_and_was_told_of_is_left_alone_by_an_operator_anew() {
+    let (memory, context) = serving().await;
+    apply(&memory, "shop/a", "edge", 1);
+    memory.change(&path("shop/a"), &json!({ "spec": { "onUnavailable": "Perhaps" } }));
+    let first = Running::start(memory.clone(), context.clone());
+    first.until_told("shop/a", "Accepted=False Invalid, Enforced=False Invalid").await;
+    drop(first);
+    memory.writes();
+    apply(&memory, "shop/b", "edge", 1);
+    let second = Running::start(memory.clone(), context.clone());
+    second.until_told("shop/b", ENFORCED).await;
+    let text = || String::from_utf8(context.metrics.text().unwrap()).unwrap();
+    let line = r#"quorate_operator_objects{condition="Accepted",kind="QuotaPolicy",status="False"} 1"#;
+    memory.until("it to be counted", |_| text().contains(line).then_some(())).await;
+    assert!(!memory.writes().contains(&format!("PATCH {}/status", path("shop/a"))));
+}
+
+#[tokio::test]
+async fn operator_running_told_to_stop_ends() {
+    let (memory, context) = serving().await;
+    apply(&memory, "shop/a", "edge", 1);
+    let (stop, stopping) = watch::channel(false);
+    let running = tokio::spawn(run(context, stopping));
+    memory.until("the policy in force", |memory| (told(memory, "shop/a") == ENFORCED).then_some(())).await;
+    stop.send_replace(true);
+    running.await.unwrap();
+}
