@@ -75,3 +75,20 @@ fn long_words_are_cut() {
     assert_eq!(cut.chars().count(), WORDS_BYTES_MAX + 1);
     assert_eq!(said(b"plain").error, "plain");
 }
+
+#[test]
+fn pod_is_asked_from_when_it_has_an_address_until_it_has_ended() {
+    let pod = |phase: &str, ip: Option<&str>| -> Pod {
+        serde_json::from_value(serde_json::json!({
+            "metadata": { "name": "edge-0" }, "status": { "phase": phase, "podIP": ip }
+        }))
+        .unwrap()
+    };
+    for phase in ["Pending", "Running"] {
+        assert_eq!(Target::of(&pod(phase, None)), None);
+        assert_eq!(Target::of(&pod(phase, Some("10.0.0.1"))).unwrap().pod, "edge-0");
+    }
+    for phase in ["Succeeded", "Failed"] {
+        assert_eq!(Target::of(&pod(phase, Some("10.0.0.1"))), None, "{phase}: its address may be another's");
+    }
+}

@@ -13,9 +13,11 @@ use quorate_tests::cluster::figure;
 use quorate_tests::kubernetes::lab::Lab;
 use tokio::runtime::Runtime;
 
+mod admission;
 mod delete;
 mod install;
 mod losses;
+mod metrics;
 mod policies;
 mod rights;
 mod scale;
@@ -53,7 +55,10 @@ const SCENARIOS: &[Scenario] = &scenarios![
     policies::policy_changed_behind_the_operators_back_is_put_right,
     policies::operator_started_anew_pushes_and_writes_nothing_when_nothing_changed,
     policies::two_thousand_policies_on_one_cluster_are_all_in_force,
-    policies::wrong_policies_are_refused_with_the_rules_own_words,
+    admission::specs_are_admitted_and_refused_in_the_words_of_their_tables,
+    admission::wrong_specs_are_refused_as_people_apply_them,
+    admission::policy_that_only_a_newer_operator_can_read_says_so_and_loses_nothing,
+    metrics::servicemonitor_selects_the_service_that_has_the_operators_metrics,
     delete::cluster_deleted_takes_all_along_but_claims_that_are_to_stay,
     delete::namespace_with_cluster_and_policies_is_gone_within_a_minute,
     delete::namespace_is_gone_within_a_minute_without_an_operator_too,

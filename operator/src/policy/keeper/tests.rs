@@ -346,3 +346,15 @@ async fn many_statuses_to_write_something_comes_and_is_looked_at_before_the_rest
     assert!(scene.passes().await);
     assert_eq!(scene.writes().len(), 20, "nothing is pushed or told twice");
 }
+
+#[tokio::test]
+async fn policies_still_changing_cluster_is_told_of_now_and_then_and_at_the_end() {
+    let mut scene = Scene::new().await;
+    let enforced = |text: &str| PoliciesStatus { enforced: Some(text.to_owned()), revision: 1 };
+    let shown = |scene: &Scene| scene.memory.get(CLUSTER).unwrap()["status"]["policies"]["enforced"].clone();
+    for (text, is_steady, expected) in [("1/9", false, "1/9"), ("2/9", false, "1/9"), ("9/9", true, "9/9")] {
+        let cluster = serde_json::from_value(scene.memory.get(CLUSTER).unwrap()).unwrap();
+        scene.keeper.write_cluster(&cluster, enforced(text), is_steady).await;
+        assert_eq!(shown(&scene), expected);
+    }
+}
