@@ -200,15 +200,15 @@ impl World {
         let since: u64 = since.unwrap().parse().unwrap();
         let mut changed = self.changed.subscribe();
         loop {
-            let lines: String = self
+            let lines: Vec<_> = self
                 .inner()
                 .changes
                 .iter()
                 .filter(|(version, path, ..)| *version > since && is_in(collection, path))
-                .map(|(_, _, how, object)| format!("{}\n", json!({"type": how, "object": object})))
+                .map(|(_, _, how, object)| json!({"type": how, "object": object}).to_string())
                 .collect();
             if !lines.is_empty() {
-                return lines;
+                return lines.join("\n") + "\n";
             }
             changed.changed().await.unwrap();
         }

@@ -9,7 +9,7 @@ use quorate_tests::cluster::{eventually, figure, pause};
 use quorate_tests::kubernetes::lab::{Lab, PATIENCE};
 use quorate_tests::kubernetes::objects::{cluster, condition, has_condition, policy};
 use quorate_tests::kubernetes::space::Space;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// How often a policy is made, changed and deleted.
 const ROUNDS: usize = 20;
