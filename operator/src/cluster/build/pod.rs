@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::hash::Hasher;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, LocalObjectReference,
-    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
-    SecurityContext, TopologySpreadConstraint, VolumeMount,
+    Affinity, Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, LocalObjectReference,
+    ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    ResourceRequirements, SeccompProfile, SecurityContext, VolumeMount, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -59,6 +59,7 @@ fn unnamed(wanted: &Wanted) -> PodTemplateSpec {
             ..ObjectMeta::default()
         }),
         spec: Some(PodSpec {
+            affinity: Some(Affinity { pod_anti_affinity: Some(apart(wanted)), ..Affinity::default() }),
             // Nothing in the pod speaks to the API server.
             automount_service_account_token: Some(false),
             // Kubernetes would set variables after Services' names, and one called `server` would be SERVER_PORT.
@@ -80,22 +81,30 @@ fn unnamed(wanted: &Wanted) -> PodTemplateSpec {
             }),
             termination_grace_period_seconds: Some(GRACE_SECONDS),
             tolerations: (!spec.placement.tolerations.is_empty()).then(|| spec.placement.tolerations.clone()),
-            topology_spread_constraints: Some(vec![
-                spread(wanted, "kubernetes.io/hostname", spec.placement.spread == Spread::Required),
-                spread(wanted, "topology.kubernetes.io/zone", false),
-            ]),
             ..PodSpec::default()
         }),
     }
 }
 
-fn spread(wanted: &Wanted, topology_key: &str, required: bool) -> TopologySpreadConstraint {
-    TopologySpreadConstraint {
+/// Keeps the pods apart. No `topologySpreadConstraints`: the scheduler passes over all of them on nodes that lack a label of
+/// one, as every node without a zone does, and their skew says nothing about two on one node.
+fn apart(wanted: &Wanted) -> PodAntiAffinity {
+    let term = |topology_key: &str| PodAffinityTerm {
         label_selector: Some(pods(wanted)),
-        max_skew: 1,
         topology_key: topology_key.to_owned(),
-        when_unsatisfiable: if required { "DoNotSchedule" } else { "ScheduleAnyway" }.to_owned(),
-        ..TopologySpreadConstraint::default()
+        ..PodAffinityTerm::default()
+    };
+    let preferred = |weight, topology_key| WeightedPodAffinityTerm { weight, pod_affinity_term: term(topology_key) };
+    let (node, zone) = ("kubernetes.io/hostname", "topology.kubernetes.io/zone");
+    match wanted.spec.placement.spread {
+        Spread::Preferred => PodAntiAffinity {
+            preferred_during_scheduling_ignored_during_execution: Some(vec![preferred(100, node), preferred(50, zone)]),
+            required_during_scheduling_ignored_during_execution: None,
+        },
+        Spread::Required => PodAntiAffinity {
+            preferred_during_scheduling_ignored_during_execution: Some(vec![preferred(50, zone)]),
+            required_during_scheduling_ignored_during_execution: Some(vec![term(node)]),
+        },
     }
 }
 
