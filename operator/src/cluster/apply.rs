@@ -5,8 +5,10 @@ use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, PostParams, Preconditions};
+use k8s_openapi::api::policy::v1::{Eviction, PodDisruptionBudget};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Status;
 use kube::{Api, Client, Resource};
 use quorate_crds::api::HexId;
 use serde::Serialize;
@@ -118,8 +120,8 @@ pub async fn step(
         Step::Evict { pod, uid } => {
             let name = names.pod(*pod);
             let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-            let params = EvictParams { delete_options: Some(only(Some(uid.clone()))), ..EvictParams::default() };
-            match api.evict(&name, &params).await {
+            let (params, eviction) = (PostParams::default(), eviction(wanted, *pod, uid));
+            match api.create_subresource::<_, Status>("eviction", &name, &params, &eviction).await {
                 Err(kube::Error::Api(status)) if status.code == 429 => {
                     Ok(Outcome::Refused(format!("the disruption budget to let pod {name} go: {}", status.message)))
                 }
@@ -153,6 +155,18 @@ fn mark(wanted: &Wanted, claim: usize, uid: &str, cluster: &str, goes_along: boo
         metadata["ownerReferences"] = json!([build::owner(wanted, false)]);
     }
     json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata})
+}
+
+/// By hand: `Api::evict` of kube 5.0 writes `delete_options`, so an API server never sees the uid.
+fn eviction(wanted: &Wanted, pod: usize, uid: &str) -> Eviction {
+    let preconditions = meta::Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+    let delete_options = meta::DeleteOptions { preconditions: Some(preconditions), ..meta::DeleteOptions::default() };
+    let metadata = meta::ObjectMeta {
+        name: Some(wanted.names.pod(pod)),
+        namespace: Some(wanted.namespace.clone()),
+        ..meta::ObjectMeta::default()
+    };
+    Eviction { metadata, delete_options: Some(delete_options) }
 }
 
 /// Only the object of this uid; another of its name is not meant.
