@@ -167,6 +167,9 @@ reasons! {
     ReclaimingStorage [Progressing = True]:
         "Claims of members that left are deleted, as `storage.retention` says.",
         "Wait.";
+    Tidying [Progressing = True]:
+        "Notes are made on claims, or a member that will not come back is taken out; it takes seconds.",
+        "Wait.";
     WaitingForPods [Ready = False, Progressing = True]:
         "Pods are not up yet.",
         "`kubectl describe pod` says why: often the image cannot be pulled, no node has room, or a volume is not bound.";
@@ -201,7 +204,7 @@ reasons! {
         "`status.members` names it; look at its pod and its node.";
     DiskLost [Degraded = True, Upgradeable = False]:
         "A pod came back with an empty disk; the leader swaps the old member for the new one.",
-        "Wait. A disk is swapped after `recovery.replaceLostDiskAfter`, one an hour; at once if its claim was deleted.";
+        "Wait. A disk is swapped after `recovery.replaceLostDiskAfter`; one an hour, unless its claim was deleted.";
     RolloutStalled [Degraded = True, Upgradeable = False]:
         "An operation took longer than `rollout.progressDeadline`.",
         "See `status.operation` and `status.nextSteps`. Putting the old spec back is safe: pods that never got ready are replaced first.";

@@ -1,6 +1,8 @@
 //! What the conditions of a `RateLimitCluster` say. Pure; the same view always finds the same, so that nothing is written
 //! as long as nothing changes.
 
+use std::collections::BTreeSet;
+
 use quorate_crds::conditions::Finding;
 use quorate_crds::{ConditionStatus, ConditionType, FieldError, Reason};
 
@@ -64,9 +66,7 @@ fn quorum(seen: &Observed) -> Quorum {
     if seen.cluster_id().is_none() || seen.voters.is_empty() {
         return Quorum::Unfounded;
     }
-    let answering =
-        seen.voters.iter().filter(|voter| seen.pods.get(voter).is_some_and(|pod| pod.node.is_some())).count();
-    if 2 * answering > seen.voters.len() { Quorum::NoLeader } else { Quorum::Lost }
+    if 2 * seen.answering_voters().count() > seen.voters.len() { Quorum::NoLeader } else { Quorum::Lost }
 }
 
 struct View<'a> {
@@ -194,11 +194,11 @@ impl View<'_> {
     /// The voters nobody hears, or as much as is known of them.
     fn missing_voters(&self) -> String {
         let names = &self.wanted.names;
-        let unheard = |ordinal: &&usize| self.seen.pods.get(ordinal).is_none_or(|pod| pod.node.is_none());
+        let answering: BTreeSet<usize> = self.seen.answering_voters().collect();
         let missing: Vec<String> = if let Some(membership) = &self.seen.membership {
             membership.voters().filter(|voter| !voter.healthy()).map(|voter| voter.name.clone()).collect()
         } else {
-            self.seen.voters.iter().filter(unheard).map(|ordinal| names.pod(*ordinal)).collect()
+            self.seen.voters.values().filter(|ordinal| !answering.contains(ordinal)).map(|o| names.pod(*o)).collect()
         };
         format!("too few voters are there; missing: {}", missing.join(", "))
     }

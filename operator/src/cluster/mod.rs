@@ -42,9 +42,7 @@ use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt as _};
 use tokio::sync::watch;
 
-use crate::backoff::Backoff;
 use crate::context::Context;
-use pulse::Pulse;
 use reconcile::{Guarded, Shared};
 
 pub use names::Names;
@@ -65,7 +63,7 @@ pub async fn run(context: Context, stop: watch::Receiver<bool>) {
 
 /// One scope: all namespaces, or one.
 async fn run_one(context: &Context, clusters: Api<Guarded>, mut stop: watch::Receiver<bool>) {
-    let shared = Arc::new(Shared { context: context.clone(), backoff: Backoff::default(), pulse: Pulse::default() });
+    let shared = Arc::new(Shared::new(context.clone()));
     let (tell, told) = mpsc::unbounded();
     let controller = controller(context, clusters, told).graceful_shutdown_on(async move {
         // An error says that whoever could tell is gone.

@@ -1,7 +1,7 @@
 //! What was seen of a cluster: Kubernetes' objects and the nodes' answers, as the planner looks at them. One look is one
 //! [`Observed`]; nothing in it is newer than the rest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
@@ -46,8 +46,8 @@ pub struct Observed {
     pub founding: Option<Founding>,
     /// The committed membership as the leader tells it; `None` when no node says that it leads.
     pub membership: Option<Membership>,
-    /// The numbers of the pods that vote: as the leader tells it, or without one as any node does.
-    pub voters: BTreeSet<usize>,
+    /// Who votes, id to number of its pod: as the leader tells it, or without one as any node does.
+    pub voters: BTreeMap<u64, usize>,
     /// The operation in flight.
     pub operation: Option<InFlight>,
 }
@@ -164,10 +164,11 @@ impl Observed {
             Some((names.ordinal_of_claim(claim.metadata.name.as_deref()?)?, seen_claim(claim, read.uid)))
         });
         let told = read.answers.iter().flat_map(|(_, answer)| &answer.members);
-        let told = told.filter(|member| member.role == Role::Voter).map(|member| member.name.as_str());
-        let voters: BTreeSet<usize> = match &membership {
-            Some(known) => known.voters().filter_map(|member| names.ordinal_of_pod(&member.name)).collect(),
-            None => told.filter_map(|name| names.ordinal_of_pod(name)).collect(),
+        let told = told.filter(|member| member.role == Role::Voter);
+        let voter = |id, name: &str| Some((id, names.ordinal_of_pod(name)?));
+        let voters = match &membership {
+            Some(known) => known.voters().filter_map(|member| voter(member.id, &member.name)).collect(),
+            None => told.filter_map(|member| voter(member.id.0, &member.name)).collect(),
         };
         Self {
             replicas: read.stateful_set.map(|set| {
@@ -187,6 +188,15 @@ impl Observed {
     #[must_use]
     pub fn cluster_id(&self) -> Option<&str> {
         self.pods.values().find_map(|pod| pod.node.as_ref()?.cluster.as_deref())
+    }
+
+    /// The numbers of the pods whose voters answer: they themselves, not another disk under their name, which elects
+    /// nobody.
+    pub fn answering_voters(&self) -> impl Iterator<Item = usize> {
+        self.voters.iter().filter_map(|(id, ordinal)| {
+            let node = self.pods.get(ordinal)?.node.as_ref()?;
+            (node.id == *id).then_some(*ordinal)
+        })
     }
 }
 

@@ -9,13 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use quorate_crds::Reason;
-use quorate_crds::cluster::{RetentionPolicy, RolloutStrategy};
+use quorate_crds::cluster::RetentionPolicy;
 use quorate_crds::cluster_status::NEXT_STEPS_MAX;
 
-use super::observed::{Founding, Membership, Observed, SeenMember, SeenPod};
+use super::observed::{Founding, Membership, Observed, SeenMember};
 use super::validate::{Wanted, voters_of};
 
 mod found;
+mod roll;
 
 /// The operation in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -184,33 +185,25 @@ impl View<'_> {
     /// is one to take out.
     fn pods(&self) -> usize {
         let led = self.seen.membership.is_some();
-        let needed = self
-            .seen
-            .voters
-            .iter()
-            .filter(|ordinal| !self.is_let_go(**ordinal) && (!led || self.seen.pods.contains_key(ordinal)));
-        let voters = needed.max().map_or(0, |ordinal| ordinal + 1);
+        let is_needed = |ordinal: &&usize| !self.is_let_go(**ordinal) && (!led || self.seen.pods.contains_key(ordinal));
+        let voters = self.seen.voters.values().filter(is_needed).max().map_or(0, |ordinal| ordinal + 1);
         self.seen.replicas.unwrap_or(0).max(self.wanted.replicas).max(voters)
     }
 
     /// It is on its way out, and the others can decide, or at least elect who does.
     fn is_let_go(&self, ordinal: usize) -> bool {
-        let voters = &self.seen.voters;
-        // A node on an empty disk answers too, and elects nobody.
-        let belongs = |voter: &&usize| {
-            self.seen.pods.get(voter).and_then(|pod| pod.node.as_ref()).is_some_and(|node| node.cluster.is_some())
-        };
-        let others = voters.iter().filter(|voter| **voter != ordinal).filter(belongs).count();
+        let others = self.seen.answering_voters().filter(|voter| *voter != ordinal).count();
         self.seen.operation == Some(InFlight::ScaleDown(ordinal))
-            && (self.seen.membership.is_some() || 2 * others > voters.len())
+            && (self.seen.membership.is_some() || 2 * others > self.seen.voters.len())
     }
 
     /// What needs no operation, or nobody waits for.
     fn tidy(&self) -> Option<Plan> {
-        let steady = Plan::of(None, self.pods(), Reason::Steady);
+        // Not steady: what the spec wants may be another thing, which comes next.
+        let tidying = Plan::of(None, self.pods(), Reason::Tidying);
         let cluster = self.seen.cluster_id()?;
         if let Some(id) = self.replaced_member(cluster) {
-            return Some(steady.step(Step::Decommission { id }));
+            return Some(tidying.step(Step::Decommission { id }));
         }
         let goes_along = self.wanted.spec.storage.retention.on_delete == RetentionPolicy::Delete;
         let unmarked = self.seen.claims.iter().find(|(ordinal, claim)| {
@@ -220,7 +213,7 @@ impl View<'_> {
         });
         if let Some((&claim, seen)) = unmarked {
             let uid = seen.uid.clone();
-            return Some(steady.step(Step::MarkClaim { claim, uid, cluster: cluster.to_owned(), goes_along }));
+            return Some(tidying.step(Step::MarkClaim { claim, uid, cluster: cluster.to_owned(), goes_along }));
         }
         // A member whose pod will not come back: a node that joined again while its pod was going, say.
         let pods = self.pods();
@@ -232,7 +225,7 @@ impl View<'_> {
                 .is_none_or(|ordinal| ordinal >= pods && !self.seen.pods.contains_key(&ordinal))
         });
         if let Some(member) = homeless {
-            return Some(steady.step(Step::Decommission { id: member.id }));
+            return Some(tidying.step(Step::Decommission { id: member.id }));
         }
         let stray = self.seen.claims.keys().copied().find(|claim| self.may_reclaim(*claim))?;
         self.reclaim(stray)
@@ -333,89 +326,6 @@ impl View<'_> {
             return Some(plan.waiting(Reason::WaitingForQuorum, format!("enough healthy voters to do without {name}")));
         }
         Some(Plan { pods: Some(pod), ..plan })
-    }
-
-    /// Replaces pods that were made from another template: the sick first, then learners, voters, the leader.
-    fn roll(&self) -> Option<Plan> {
-        let order = self.rollout_order();
-        let first = *order.first()?;
-        if self.wanted.spec.rollout.strategy == RolloutStrategy::Manual {
-            let plan = Plan::of(None, self.pods(), Reason::RollingOut);
-            let what = format!("pod {} to be deleted by hand", self.wanted.names.pod(first));
-            return Some(plan.waiting(Reason::WaitingForPerson, what));
-        }
-        self.replace(first)
-    }
-
-    /// The pods to replace, in their order.
-    fn rollout_order(&self) -> Vec<usize> {
-        let leader = self.seen.membership.as_ref().map(|membership| membership.leader);
-        let stale = self.seen.pods.iter().filter(|(_, pod)| pod.template != self.template);
-        let mut order: Vec<_> = stale
-            .map(|(&ordinal, pod)| {
-                let id = pod.node.as_ref().map(|node| node.id);
-                let rank = if !self.is_healthy(ordinal) {
-                    0
-                } else if !self.voters_of_pod(ordinal).any(|_| true) {
-                    1
-                } else if id.is_none() || id != leader {
-                    2
-                } else {
-                    3
-                };
-                (rank, usize::MAX - ordinal, ordinal)
-            })
-            .collect();
-        order.sort_unstable();
-        order.into_iter().map(|(_, _, ordinal)| ordinal).collect()
-    }
-
-    /// Done when the pod is there, made from the present template, and a healthy member. So a template that does not run
-    /// stops at its first pod.
-    fn replace(&self, ordinal: usize) -> Option<Plan> {
-        if ordinal >= self.pods() {
-            return None;
-        }
-        let plan = Plan::of(Some(InFlight::ReplacePod(ordinal)), self.pods(), Reason::RollingOut);
-        let Some(pod) = self.seen.pods.get(&ordinal).filter(|pod| !pod.terminating) else {
-            return Some(self.waits_for_pod(plan, ordinal));
-        };
-        if pod.template == self.template {
-            return (!self.is_healthy(ordinal)).then(|| self.waits_for_pod(plan, ordinal));
-        }
-        if self.is_stuck(ordinal) {
-            return Some(plan.step(Step::DeletePod { pod: ordinal, uid: pod.uid.clone() }));
-        }
-        // The others first: a pod that is on its way back, or was never there, leaves no room for another to go.
-        if let Some(other) = (0..self.pods()).find(|other| *other != ordinal && !self.is_healthy(*other)) {
-            return Some(self.waits_for_pod(plan, other));
-        }
-        if !self.stands_without(ordinal) {
-            let what = "enough healthy voters to do without one".to_owned();
-            return Some(plan.waiting(Reason::WaitingForQuorum, what));
-        }
-        Some(plan.step(Step::Evict { pod: ordinal, uid: pod.uid.clone() }))
-    }
-
-    /// A pod that does not get better by waiting, and by whose end nobody loses anything: not ready, its members unheard,
-    /// and made from another template (a `StatefulSet` would keep it for ever, kubernetes#67250) or wanted back after it
-    /// was told to leave.
-    fn is_stuck(&self, ordinal: usize) -> bool {
-        self.seen.pods.get(&ordinal).filter(|pod| !pod.ready && !pod.terminating).is_some_and(|pod| {
-            let automatic = self.wanted.spec.rollout.strategy == RolloutStrategy::Automatic;
-            let retired = pod.node.as_ref().is_some_and(|node| node.retired);
-            let stale = automatic && pod.template != self.template;
-            (stale || retired && ordinal < self.wanted.replicas) && self.is_silent(ordinal, pod)
-        })
-    }
-
-    /// Nobody hears its members. Without a leader to say so, its node does not even answer.
-    fn is_silent(&self, ordinal: usize, pod: &SeenPod) -> bool {
-        let name = self.wanted.names.pod(ordinal);
-        match &self.seen.membership {
-            Some(membership) => !membership.members.iter().any(|member| member.name == name && member.reachable),
-            None => pod.node.is_none(),
-        }
     }
 
     /// Done when the claim is gone; dropped when it must not go any more.

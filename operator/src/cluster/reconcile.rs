@@ -1,7 +1,8 @@
 //! One look at a `RateLimitCluster`, and one step: observe → validate → plan → status → build and apply → status. What is
 //! in flight is in the status before anything is done about it, so whoever comes after a crash goes on where it ended.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -20,7 +21,7 @@ use tokio::time::timeout;
 use super::apply::{self, FIELD_MANAGER, Outcome};
 use super::build::{Size, build, template_name};
 use super::observe::look;
-use super::plan::{Plan, plan};
+use super::plan::{Plan, Step, plan};
 use super::pulse::Pulse;
 use super::status::{self, Told};
 use super::validate::{Wanted, validate};
@@ -28,6 +29,7 @@ use super::{CONTROLLER, findings};
 use crate::backoff::Backoff;
 use crate::context::Context;
 use crate::error::Error;
+use crate::sync::lock;
 use crate::write_status::{status_alone, write_status};
 
 /// A cluster as it is watched: one that cannot be read stops no other.
@@ -47,13 +49,21 @@ pub(super) struct Shared {
     pub context: Context,
     pub backoff: Backoff<ObjectRef<Guarded>>,
     pub pulse: Pulse<ObjectRef<Guarded>>,
+    /// The step that each was refused last, and for what. That stands in the status until something else is tried: taken out
+    /// and put back at each try, it would be a change to look at, and so the next try at once.
+    pub refused: Mutex<HashMap<ObjectRef<Guarded>, (Step, String)>>,
 }
 
 impl Shared {
+    pub fn new(context: Context) -> Self {
+        Self { context, backoff: Backoff::default(), pulse: Pulse::default(), refused: Mutex::default() }
+    }
+
     /// The cluster is gone.
     pub fn forget(&self, key: &ObjectRef<Guarded>) {
         self.backoff.forget(key);
         self.pulse.forget(key);
+        lock(&self.refused).remove(key);
         self.context.metrics.forget(CLUSTER_KIND, object_name(key));
     }
 }
@@ -147,7 +157,11 @@ async fn step(
     let before = cluster.status.clone().unwrap_or_default();
     let look = look(client, limiters, wanted).await?;
     let seen = look.observed(wanted, before.operation.as_ref());
-    let plan = plan(wanted, &template_name(wanted), &seen);
+    let mut plan = plan(wanted, &template_name(wanted), &seen);
+    let refused = lock(&shared.refused).remove(key);
+    if let Some((_, what)) = refused.filter(|(step, _)| plan.step.as_ref() == Some(step)) {
+        plan.waits_for = what;
+    }
     match look.leader().and_then(|leader| Some((look.target_of(leader.node.0)?, leader))) {
         Some((target, answer)) => shared.pulse.watch(key.clone(), target, answer),
         None => shared.pulse.forget(key),
@@ -165,6 +179,7 @@ async fn step(
         Outcome::Done => Ok(Action::requeue(AFTER_STEP)),
         Outcome::Refused(what) => {
             tracing::info!(cluster = object_name(key), "not yet: it waits for {what}");
+            lock(&shared.refused).insert(key.clone(), (next.clone(), what.clone()));
             let plan = Plan { waits_for: what, ..plan };
             let told = status::status(&before, generation, wanted, &look, &seen, &plan, &now());
             tell(&shared.context, &cluster.metadata, &before, told).await?;

@@ -53,7 +53,7 @@ pub fn status(
     let leader = look.leader().and_then(|leader| {
         leader.members.iter().find(|member| member.id == leader.node).map(|member| member.name.clone())
     });
-    let voters = voters(wanted, look, seen);
+    let voters = voters(wanted, seen);
     let selector: Vec<_> = wanted.names.selector().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     let status = RateLimitClusterStatus {
         observed_generation: generation,
@@ -109,14 +109,13 @@ fn operation(
 }
 
 /// As the leader counts them; without one, those that answer.
-fn voters(wanted: &Wanted, look: &Look, seen: &Observed) -> Voters {
+fn voters(wanted: &Wanted, seen: &Observed) -> Voters {
     let desired = number(voters_of(wanted.replicas));
     if let Some(membership) = &seen.membership {
         let healthy = number(findings::healthy_voters(membership));
         return Voters { desired, current: number(membership.voters().count()), healthy };
     }
-    let heard = |ordinal: &&usize| look.answers.iter().any(|(pod, _)| *pod == wanted.names.pod(**ordinal));
-    let healthy = number(seen.voters.iter().filter(heard).count());
+    let healthy = number(seen.answering_voters().count());
     Voters { desired, current: number(seen.voters.len()), healthy }
 }
 

@@ -221,7 +221,7 @@ impl World {
                 term: 1,
                 members: self.members.iter().map(|member| self.seen_member(&names, member)).collect(),
             }),
-            voters: self.members.iter().filter(|m| m.voter && someone_knows).map(|m| m.ordinal).collect(),
+            voters: self.members.iter().filter(|m| m.voter && someone_knows).map(|m| (m.id(), m.ordinal)).collect(),
             operation: self.operation,
         }
     }

@@ -74,7 +74,7 @@ fn objects_and_answers_make_one_view() {
     let membership = seen.membership.unwrap();
     assert_eq!((membership.leader, membership.term), (0x10, 7));
     assert_eq!(membership.members.iter().map(SeenMember::healthy).collect::<Vec<_>>(), [true, false, false]);
-    assert_eq!(seen.voters, BTreeSet::from([0, 1]));
+    assert_eq!(seen.voters, BTreeMap::from([(0x10, 0), (0x11, 1)]));
 }
 
 #[test]
@@ -85,7 +85,8 @@ fn of_two_leaders_the_later_counts_and_a_follower_never() {
     let seen = Observed::new(&names, &Read { answers: &answers, ..Read::default() });
     assert_eq!(seen.membership.unwrap().leader, 0x11);
     let seen = Observed::new(&names, &Read { answers: &answers[2..], ..Read::default() });
-    assert_eq!((seen.membership, seen.voters), (None, BTreeSet::from([0, 1])), "who votes is known all the same");
+    let voters = BTreeMap::from([(0x10, 0), (0x11, 1)]);
+    assert_eq!((seen.membership, seen.voters), (None, voters), "who votes is known all the same");
 }
 
 #[test]

@@ -2,7 +2,7 @@ use quorate_crds::RateLimitCluster;
 use serde_json::json;
 
 use super::*;
-use crate::cluster::observed::{SeenClaim, SeenNode};
+use crate::cluster::observed::{SeenClaim, SeenNode, SeenPod};
 use crate::cluster::validate::validate;
 
 const NEW: &str = "new";
@@ -21,6 +21,11 @@ fn wanted(spec: &serde_json::Value) -> Wanted {
 
 fn three() -> Wanted {
     wanted(&json!({}))
+}
+
+/// The first so many pods vote.
+fn voters(count: usize) -> BTreeMap<u64, usize> {
+    (0..count).map(|ordinal| (16 + ordinal as u64, ordinal)).collect()
 }
 
 /// A cluster of `pods` healthy pods of this template, led by the first.
@@ -47,7 +52,7 @@ fn running(pods: usize, template: &str) -> Observed {
         claims: (0..pods).map(|ordinal| (ordinal, claim(ordinal, Some("c1")))).collect(),
         founding: Some(Founding::With((0..pods).map(|ordinal| (id(ordinal), name(ordinal))).collect())),
         membership: Some(Membership { leader: id(0), term: 1, members: (0..pods).map(member).collect() }),
-        voters: (0..voters_of(pods)).collect(),
+        voters: voters(voters_of(pods)),
         operation: None,
     }
 }
@@ -69,7 +74,7 @@ fn starting(pods: usize) -> Observed {
     for claim in seen.claims.values_mut() {
         claim.cluster = None;
     }
-    Observed { founding: None, membership: None, voters: BTreeSet::new(), ..seen }
+    Observed { founding: None, membership: None, voters: BTreeMap::new(), ..seen }
 }
 
 fn pod(seen: &mut Observed, ordinal: usize) -> &mut SeenPod {
@@ -184,6 +189,18 @@ fn rollout_takes_followers_from_the_last_and_the_leader_at_the_end() {
 }
 
 #[test]
+fn pod_that_came_to_lead_before_it_was_taken_goes_last_all_the_same() {
+    let mut seen = running(3, OLD);
+    seen.operation = Some(InFlight::ReplacePod(2));
+    seen.membership.as_mut().unwrap().leader = 18;
+    let next = plan(&three(), NEW, &seen);
+    assert_eq!((next.operation, next.step), (Some(InFlight::ReplacePod(1)), Some(evict(1))));
+    // One that clients do not reach goes first though it leads.
+    pod(&mut seen, 2).ready = false;
+    assert_eq!(plan(&three(), NEW, &seen).operation, Some(InFlight::ReplacePod(2)));
+}
+
+#[test]
 fn rollout_takes_learners_before_voters() {
     let nine = wanted(&json!({"replicas": 9}));
     let mut seen = running(9, OLD);
@@ -294,7 +311,7 @@ fn growth_that_finds_no_room_can_be_taken_back() {
     seen.operation = Some(InFlight::ScaleUp);
     seen.pods.remove(&4);
     seen.membership.as_mut().unwrap().members.truncate(4);
-    seen.voters = (0..3).collect();
+    seen.voters = voters(3);
     member(&mut seen, 3).voter = false;
     let plan = plan(&three(), NEW, &seen);
     assert_eq!((plan.pods, plan.operation), (Some(4), Some(InFlight::ScaleDown(4))));
@@ -322,11 +339,33 @@ fn fewer_wanted_drains_the_pod_then_takes_its_member_out_and_then_the_next() {
     seen.membership = led;
     seen.membership.as_mut().unwrap().members.pop();
     member(&mut seen, 3).voter = false;
-    seen.voters = (0..3).collect();
+    seen.voters = voters(3);
     let fourth = plan(&three(), NEW, &seen);
     assert_eq!(fourth.step, Some(Step::DeleteClaim { claim: 4, uid: "claim-4".to_owned() }));
     seen.claims.remove(&4);
     assert_eq!(plan(&three(), NEW, &seen).operation, Some(InFlight::ScaleDown(3)));
+}
+
+#[test]
+fn fewer_wanted_while_a_claim_is_to_be_noted_is_not_steady() {
+    let mut seen = running(5, NEW);
+    seen.claims.insert(4, claim(4, None));
+    let next = plan(&three(), NEW, &seen);
+    assert_eq!((next.operation, next.step, next.reason), (None, Some(mark(4, false)), Reason::Tidying));
+}
+
+#[test]
+fn voter_that_was_let_go_comes_back_when_the_others_cannot_elect_a_leader() {
+    let one = wanted(&json!({"replicas": 1}));
+    let mut seen = running(3, NEW);
+    seen.operation = Some(InFlight::ScaleDown(2));
+    seen.replicas = Some(2);
+    seen.pods.remove(&2);
+    seen.membership = None;
+    assert_eq!(plan(&one, NEW, &seen).pods, Some(2), "two of three elect one");
+    // The disk of the second was lost, and what answers under its name is a learner: nobody's vote.
+    pod(&mut seen, 1).node.as_mut().unwrap().id = 99;
+    assert_eq!(plan(&one, NEW, &seen).pods, Some(3));
 }
 
 #[test]
@@ -437,6 +476,6 @@ fn retired_pod_that_is_wanted_back_is_started_anew() {
     retired.ready = false;
     *retired.node.as_mut().unwrap() = SeenNode { id: 99, cluster: None, retired: true };
     seen.membership.as_mut().unwrap().members.truncate(2);
-    seen.voters = (0..1).collect();
+    seen.voters = voters(1);
     assert_eq!(plan(&three(), NEW, &seen).step, Some(delete(2)));
 }

@@ -54,8 +54,7 @@ impl Scene {
             namespaces: Vec::new(),
             metrics: Arc::new(Metrics::new().unwrap()),
         };
-        let shared = Arc::new(Shared { context, backoff: Backoff::default(), pulse: Pulse::default() });
-        Self { world, shared }
+        Self { world, shared: Arc::new(Shared::new(context)) }
     }
 
     /// Its pods are up on empty disks.
@@ -199,6 +198,18 @@ async fn empty_pods_all_up_record_the_founding_once_and_ask_the_first() {
 }
 
 #[tokio::test]
+async fn step_that_is_refused_again_for_the_same_leaves_the_status_alone() {
+    let scene = Scene::started().await;
+    scene.looks().await.unwrap();
+    scene.looks().await.unwrap();
+    scene.world.writes();
+    assert_eq!(scene.looks().await.unwrap(), Action::requeue(IN_FLIGHT));
+    let writes = scene.world.writes();
+    assert!(writes.contains(&"POST node 0 /v1/cluster/bootstrap".to_owned()), "it is tried again: {writes:#?}");
+    assert!(!writes.contains(&STATUS.to_owned()), "a status written is a reason to look: {writes:#?}");
+}
+
+#[tokio::test]
 async fn empty_pods_whose_founding_somebody_else_has_recorded_follow_that_one() {
     let scene = Scene::started().await;
     scene.world.answer_instead("POST /api/v1/namespaces/shop/configmaps", 409, failure(409, "AlreadyExists"));
@@ -212,6 +223,19 @@ async fn running_cluster_looked_at_again_has_its_status_left_alone() {
     assert_eq!(scene.condition("Ready"), "Ready=True Serving");
     assert_eq!(scene.looks().await.unwrap(), Action::requeue(STEADY));
     assert!(!scene.world.writes().contains(&STATUS.to_owned()));
+}
+
+#[tokio::test]
+async fn running_cluster_with_a_claim_to_note_and_a_new_spec_is_not_called_steady() {
+    let scene = Scene::running().await;
+    let unmarked = json!({"metadata": {"annotations": {"quorate.dev/cluster-id": ""}}});
+    scene.world.change(&claim(2), &unmarked);
+    scene.world.change(CLUSTER, &json!({"metadata": {"generation": 2}, "spec": {"replicas": 1}}));
+    scene.looks().await.unwrap();
+    assert_eq!(scene.status()["observedGeneration"], 2);
+    assert_eq!(scene.condition("Progressing"), "Progressing=True Tidying");
+    scene.looks().await.unwrap();
+    assert_eq!(scene.condition("Progressing"), "Progressing=True ScalingDown");
 }
 
 #[tokio::test]
@@ -254,6 +278,26 @@ async fn old_pods_evicts_one_and_only_that_very_pod() {
     scene.looks().await.unwrap();
     assert_eq!(scene.status()["operation"]["pod"], "edge-1");
     assert!(scene.world.get(&pod(1)).is_some(), "another pod of its name is left alone");
+}
+
+#[tokio::test]
+async fn objects_of_another_uid_than_those_looked_at_are_left_alone() {
+    let scene = Scene::running().await;
+    let Context { client, limiters, .. } = &scene.shared.context;
+    let look = look(client, limiters, &wanted()).await.unwrap();
+    let before = [pod(1), claim(1)].map(|path| scene.world.get(&path));
+    let uid = || "of one that is gone".to_owned();
+    for step in [
+        Step::Evict { pod: 1, uid: uid() },
+        Step::DeletePod { pod: 1, uid: uid() },
+        Step::DeleteClaim { claim: 1, uid: uid() },
+        Step::MarkClaim { claim: 1, uid: uid(), cluster: "c2".to_owned(), goes_along: true },
+    ] {
+        let done = apply::step(client, limiters, &wanted(), &look, &step).await.unwrap();
+        assert_eq!(done, Outcome::Done, "{step}");
+        assert_eq!([pod(1), claim(1)].map(|path| scene.world.get(&path)), before, "{step}");
+    }
+    assert_eq!(scene.world.writes().len(), 4);
 }
 
 #[tokio::test]
