@@ -2,7 +2,9 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, lookup_host};
 use tokio::sync::oneshot;
@@ -13,8 +15,13 @@ use crate::consensus::Tuning;
 use crate::gossip::{Contacts as _, DnsContacts, UdpDatagrams, advertise_host};
 use crate::node::{Node, NodeOptions};
 use crate::platform::Tokio;
-use crate::storage::{DirectoryLock, Disk};
+use crate::storage::{DirectoryLock, Disk, OpenError};
 use crate::transport::{self, TcpTransport};
+
+/// How long a process that holds the data folder may take to end: the grace period of a pod.
+const PREDECESSOR_ENDS_WITHIN: Duration = Duration::from_secs(30);
+/// Between two looks whether it has.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// A running node and what it runs on.
 pub(super) struct Running {
@@ -35,10 +42,7 @@ impl Running {
         let contacts = DnsContacts::new(settings.contacts.clone(), settings.dns_server)
             .map_err(|error| format!("CLUSTERS cannot be resolved: {error}"))?;
         let options = options(settings, &contacts).await?;
-        let data_dir = settings.data_dir.clone();
-        // Reading the log may take seconds.
-        let opened = tokio::task::spawn_blocking(move || Disk::open(&data_dir)).await;
-        let (disk, lock) = opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let (disk, lock) = open(&settings.data_dir, PREDECESSOR_ENDS_WITHIN).await?;
         let node = Node::start(options, &disk, Arc::new(TcpTransport::new()), Arc::new(discovery), Arc::new(contacts))
             .await
             .map_err(|error| format!("the node cannot start on {}: {error}", settings.data_dir.display()))?;
@@ -54,6 +58,28 @@ impl Running {
         self.node.stop().await;
         drop(self.stop_answering);
         let _ = self.answering.await;
+    }
+}
+
+/// Opens the data folder. One that another process holds is waited for: a pod that was force-deleted drains on beside the
+/// one in its place, which would only be started again, later each time.
+async fn open(data_dir: &Path, within: Duration) -> Result<(Disk, DirectoryLock), String> {
+    let until = Instant::now() + within;
+    let mut told = false;
+    loop {
+        let folder = data_dir.to_owned();
+        // Reading the log may take seconds.
+        let opened = tokio::task::spawn_blocking(move || Disk::open(&folder)).await;
+        match opened.map_err(|error| error.to_string())? {
+            Err(error @ OpenError::InUse(_)) if Instant::now() < until => {
+                if !told {
+                    tracing::warn!("waits up to {} s: {error}", within.as_secs());
+                    told = true;
+                }
+                tokio::time::sleep(LOOK_PAUSE).await;
+            }
+            opened => return opened.map_err(|error| error.to_string()),
+        }
     }
 }
 
@@ -98,6 +124,19 @@ fn host_and_port(host: &str, port: u16) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn data_folder_of_a_process_that_is_about_to_end_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (disk, lock) = Disk::open(folder.path()).unwrap();
+        let refused = open(folder.path(), Duration::ZERO).await.map(drop).unwrap_err();
+        assert!(refused.contains("is in use by another process"), "{refused}");
+        let path = folder.path().to_owned();
+        let mut opening = tokio::spawn(async move { open(&path, PREDECESSOR_ENDS_WITHIN).await });
+        assert!(tokio::time::timeout(LOOK_PAUSE, &mut opening).await.is_err(), "it waits");
+        drop((disk, lock));
+        opening.await.unwrap().unwrap();
+    }
 
     #[test]
     fn address_of_version_6_gets_brackets() {
