@@ -71,7 +71,7 @@ smoke-kubernetes: build ## That Kubernetes by itself: starts it, does to its nod
 	tests/kubernetes/smoke-test
 
 chaos-operator: ## On the Kubernetes that runs: an operator that ends before and after each of its writes, from founding to deletion
-	STOP_AT=0/1 tests/kubernetes/scenarios stops::
+	STOP_AT=all tests/kubernetes/scenarios stops::
 
 bench: ## How fast it is, about 27 minutes; make bench RUNS=1 SECONDS=3 for a quick look
 	@command -v wrk >/dev/null || { echo "== installing wrk, the load generator"; \

@@ -1,16 +1,17 @@
 //! Ends the operator before and after its writes, to prove that whoever comes next goes on where it ended. Only in
 //! `quorate-operator-that-stops`, which is built with the feature `stop-at-write` and is part of no image.
 //!
-//! A write has a name, `apply statefulsets edge of 3` say, and two points: before it and after it. The process ends at a
-//! point the first time that it comes there, without a word to anybody, and notes the point in the file that `STOPS`
-//! names, so that the next process goes further. `STOP_AT=SEED/N` ends it at one point of `N`, chosen by the seed; `0/1`
-//! at all of them. Events and the lease have no points. What nodes are asked for stands between two writes: before one of
-//! them is after the other.
+//! A write has a name, `apply statefulsets edge of 3` say, and two points: before it and after it. `STOPS` names a folder. In
+//! its file `passed` each point is noted that a process comes to. At a point in the file `at` the process ends, the first
+//! time that any comes there, without a word to anybody, and notes it in `stopped`, so that the next process goes further.
+//! Events and the lease have no points. What nodes are asked for stands between two writes: before one of them is after the
+//! other.
 
+use std::collections::HashSet;
 use std::env;
 use std::fs;
-use std::hash::Hasher as _;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
@@ -19,7 +20,6 @@ use futures::future::BoxFuture;
 use http_body_util::BodyExt as _;
 use kube::client::Body;
 use serde_json::Value;
-use siphasher::sip::SipHasher13;
 use tower::{BoxError, Layer, Service};
 
 use crate::sync::lock;
@@ -33,24 +33,26 @@ pub struct StopAtWrite(Arc<Points>);
 
 #[derive(Debug)]
 struct Points {
-    file: String,
-    seed: u64,
-    one_in: u64,
+    folder: PathBuf,
+    /// Where to end, as far as no process has.
+    ends: HashSet<String>,
+    passed: Mutex<HashSet<String>>,
 }
 
 impl StopAtWrite {
-    /// As the environment says.
+    /// As the folder says that `STOPS` names.
     ///
     /// # Errors
-    /// `STOPS` is missing, or `STOP_AT` is no `SEED/N`.
+    /// It names none.
     pub fn from_env() -> Result<Self, String> {
-        let file = env::var("STOPS").map_err(|_| "STOPS must name a file".to_owned())?;
-        let text = env::var("STOP_AT").unwrap_or_default();
-        let (seed, one_in) = text
-            .split_once('/')
-            .and_then(|(seed, n)| Some((seed.parse().ok()?, n.parse().ok().filter(|n| *n > 0)?)))
-            .ok_or_else(|| format!("STOP_AT: {text:?} is no SEED/N"))?;
-        Ok(Self(Arc::new(Points { file, seed, one_in })))
+        let folder = env::var("STOPS").map(PathBuf::from);
+        let folder = folder.ok().filter(|folder| folder.is_dir()).ok_or("STOPS must name a folder")?;
+        let lines = |file: &str| -> HashSet<String> {
+            let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
+            text.lines().map(ToOwned::to_owned).collect()
+        };
+        let ends = &lines("at") - &lines("stopped");
+        Ok(Self(Arc::new(Points { ends, folder, passed: Mutex::default() })))
     }
 }
 
@@ -108,20 +110,22 @@ where
 }
 
 impl Points {
-    /// Ends the process the first time, if the point is one of those chosen.
+    /// Notes the point, and ends the process if it is to end there.
     fn pass(&self, point: &str) -> io::Result<()> {
-        let passed = fs::read_to_string(&self.file).unwrap_or_default();
-        if !self.is_chosen(point) || passed.lines().any(|line| line == point) {
+        if !lock(&self.passed).insert(point.to_owned()) {
             return Ok(());
         }
-        writeln!(fs::OpenOptions::new().create(true).append(true).open(&self.file)?, "{point}")?;
-        std::process::exit(EXIT_CODE);
+        self.note("passed", point)?;
+        if self.ends.contains(point) {
+            self.note("stopped", point)?;
+            std::process::exit(EXIT_CODE);
+        }
+        Ok(())
     }
 
-    fn is_chosen(&self, point: &str) -> bool {
-        let mut hasher = SipHasher13::new_with_keys(self.seed, 0);
-        hasher.write(point.as_bytes());
-        hasher.finish().is_multiple_of(self.one_in)
+    fn note(&self, file: &str, point: &str) -> io::Result<()> {
+        let file = fs::OpenOptions::new().create(true).append(true).open(self.folder.join(file));
+        file?.write_all(format!("{point}\n").as_bytes())
     }
 }
 

@@ -1,71 +1,137 @@
 //! An operator that ends before and after its writes, again and again, and is started again each time: what was wanted
 //! comes about all the same.
 
-use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::fs::{File, read_to_string, write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::ResourceExt as _;
 use kube::api::{Patch, PatchParams};
-use quorate_tests::cluster::{eventually, figure, pause};
+use quorate_tests::cluster::{eventually, figure};
 use quorate_tests::kubernetes::lab::Lab;
 use quorate_tests::kubernetes::objects::{cluster, next_version};
 use quorate_tests::kubernetes::space::Space;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 const PATIENCE: Duration = Duration::from_mins(5);
 /// How the operator ends at a point: `quorate_operator::stop_at_write::EXIT_CODE`.
 const STOPPED: i32 = 99;
-/// One point of so many is taken, unless `STOP_AT` says otherwise: some eight of them.
-const ONE_IN: u64 = 6;
+/// So many points are taken, unless `STOP_AT` is `all`; which ones, a seed says, which may be set there.
+const POINTS: usize = 8;
+
+/// What came of a cluster's life.
+struct Life {
+    /// How it stood after each change.
+    stages: Vec<Value>,
+    /// The points that the operator came to, in order.
+    passed: Vec<String>,
+    /// Those at which it ended.
+    stopped: Vec<String>,
+    took: Duration,
+}
 
 pub async fn operator_that_ends_at_its_writes_brings_about_the_same(lab: &Lab) {
-    let at = std::env::var("STOP_AT").unwrap_or_else(|_| format!("{}/{ONE_IN}", rand::random::<u32>()));
-    println!("STOP_AT={at}");
     lab.install_operator().await;
     let deployment = "--namespace quorate-system scale deployment quorate-operator --replicas";
     lab.kubectl(&format!("{deployment} 0"));
     lab.kubectl("--namespace quorate-system wait --for=delete pod --selector app.kubernetes.io/name=quorate-operator --timeout=60s");
-    let space = lab.space("stops").await;
-    let folder = tempfile::tempdir().unwrap();
-    let stops = folder.path().join("stops");
-    let done = Arc::new(AtomicBool::new(false));
-    let program = lab.file("target/debug/quorate-operator-that-stops");
-    let operator = {
-        let (done, stops, namespace) = (Arc::clone(&done), stops.clone(), space.name().to_owned());
-        tokio::spawn(async move {
-            let mut ends = 0;
-            while !done.load(Ordering::Relaxed) {
-                let mut process = Command::new(&program);
-                process.args(["--leader-election", "false", "--metrics-port", "0", "--watch-namespaces", &namespace]);
-                process.env("STOPS", &stops).env("STOP_AT", &at).stderr(Stdio::null()).kill_on_drop(true);
-                let mut process = process.spawn().unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-                let ended = loop {
-                    tokio::select! {
-                        ended = process.wait() => break Some(ended.unwrap()),
-                        () = pause(Duration::from_millis(100)) => {
-                            if done.load(Ordering::Relaxed) { break None }
-                        }
-                    }
-                };
-                if let Some(ended) = ended {
-                    assert_eq!(ended.code(), Some(STOPPED), "the operator ended by itself: {ended:?}");
-                    ends += 1;
-                }
-            }
-            ends
-        })
+
+    let clean = live(lab, "clean", &[]).await;
+    let writes = clean.passed.iter().filter_map(|point| point.strip_prefix("after "));
+    println!("writes of an operator that nothing happens to, in {:.0} s:", clean.took.as_secs_f64());
+    writes.clone().for_each(|what| println!("  {what}"));
+
+    let points = choose(&clean.passed);
+    let stopped = live(lab, "stops", &points).await;
+    assert_eq!(stopped.stopped.len(), points.len(), "it ended once at each of {points:#?}: {:#?}", stopped.stopped);
+    assert!(points.iter().all(|point| stopped.stopped.contains(point)), "{points:#?}: {:#?}", stopped.stopped);
+    assert_eq!(stopped.stages, clean.stages, "the same comes about");
+    figure(&format!(
+        "an operator that ended at {} of the {} points before and after its {} writes, from founding to deletion: the same \
+         in {:.0} s, {:.0} s without",
+        points.len(),
+        clean.passed.len(),
+        writes.count(),
+        stopped.took.as_secs_f64(),
+        clean.took.as_secs_f64()
+    ));
+    lab.kubectl(&format!("{deployment} 1"));
+    lab.kubectl("--namespace quorate-system rollout status deployment quorate-operator --timeout 60s");
+}
+
+/// The points to end at.
+fn choose(points: &[String]) -> Vec<String> {
+    let at = std::env::var("STOP_AT").unwrap_or_else(|_| rand::random::<u32>().to_string());
+    let chosen: Vec<String> = if at == "all" {
+        points.to_vec()
+    } else {
+        let seed = at.parse().unwrap_or_else(|_| panic!("STOP_AT: {at:?} is neither a seed nor \"all\""));
+        points.sample(&mut StdRng::seed_from_u64(seed), POINTS).cloned().collect()
     };
+    println!("STOP_AT={at}: it ends");
+    chosen.iter().for_each(|point| println!("  {point}"));
+    chosen
+}
+
+/// A cluster from founding to deletion, with an operator of its own that ends at these points.
+async fn live(lab: &Lab, name: &str, points: &[String]) -> Life {
+    let space = lab.space(name).await;
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path().join("at"), points.join("\n")).unwrap();
     let started = Instant::now();
+    let stages = tokio::select! {
+        stages = stages(&space) => stages,
+        // It runs on for as long as it ends by order only.
+        ended = operate(lab, name, folder.path()) => panic!("{ended}"),
+    };
+    let mut passed: Vec<String> = vec![];
+    for point in lines(folder.path(), "passed") {
+        // Each process notes it anew.
+        if !passed.contains(&point) {
+            passed.push(point);
+        }
+    }
+    Life { stages, passed, stopped: lines(folder.path(), "stopped"), took: started.elapsed() }
+}
+
+fn lines(folder: &Path, file: &str) -> Vec<String> {
+    read_to_string(folder.join(file)).unwrap_or_default().lines().map(ToOwned::to_owned).collect()
+}
+
+/// Starts the operator again each time that it ends at a point; says so if it ends otherwise.
+async fn operate(lab: &Lab, namespace: &str, folder: &Path) -> String {
+    let program = lab.file("target/debug/quorate-operator-that-stops");
+    loop {
+        let log = folder.join("log");
+        let mut process = Command::new(&program);
+        process.args(["--leader-election", "false", "--metrics-port", "0", "--watch-namespaces", namespace]);
+        process.env("STOPS", folder).stderr(File::create(&log).unwrap()).kill_on_drop(true);
+        let ended = process.status().await.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+        if ended.code() != Some(STOPPED) {
+            return format!("the operator ended by itself: {ended}\n{}", read_to_string(log).unwrap_or_default());
+        }
+    }
+}
+
+async fn stages(space: &Space<'_>) -> Vec<Value> {
     space.apply(&cluster("edge", 1)).await;
     space.until_steady(PATIENCE, "edge").await;
-    for spec in [json!({"replicas": 3}), json!({"version": next_version()}), json!({"replicas": 1})] {
-        change(&space, &spec).await;
-        let wanted = spec["replicas"].as_u64().unwrap_or(3);
+    let mut stages = vec![stage(space).await];
+    for (spec, replicas) in
+        [(json!({"replicas": 3}), 3), (json!({"version": next_version()}), 3), (json!({"replicas": 1}), 1)]
+    {
+        let (clusters, patch) = (space.resources("RateLimitCluster"), Patch::Merge(json!({ "spec": spec })));
+        clusters.patch("edge", &PatchParams::default(), &patch).await.unwrap_or_else(|error| panic!("{error}"));
         space.until_steady(PATIENCE, "edge").await;
-        let status = space.get("RateLimitCluster", "edge").await.unwrap()["status"].clone();
-        assert_eq!(status["voters"], json!({"desired": wanted, "current": wanted, "healthy": wanted}), "{spec}");
+        let stage = stage(space).await;
+        assert_eq!(stage["voters"], json!({"desired": replicas, "current": replicas, "healthy": replicas}), "{spec}");
+        stages.push(stage);
     }
     space.delete("RateLimitCluster", "edge").await;
     eventually(PATIENCE, "pods and claims to be gone", async || {
@@ -73,22 +139,27 @@ pub async fn operator_that_ends_at_its_writes_brings_about_the_same(lab: &Lab) {
         if pods + claims == 0 { Ok(()) } else { Err(format!("{pods} pods, {claims} claims")) }
     })
     .await;
-    done.store(true, Ordering::Relaxed);
-    let ends = operator.await.unwrap();
-    let points = std::fs::read_to_string(&stops).unwrap_or_default();
-    println!("{points}");
-    figure(&format!(
-        "an operator that ended {ends} times at its writes, from founding to deletion: the same in {:.0} s",
-        started.elapsed().as_secs_f64()
-    ));
-    assert_eq!(points.lines().count(), ends);
-    assert!(ends > 0, "no point was chosen");
-    lab.kubectl(&format!("{deployment} 1"));
-    lab.kubectl("--namespace quorate-system rollout status deployment quorate-operator --timeout 60s");
+    stages
 }
 
-async fn change(space: &Space<'_>, spec: &Value) {
-    let patch = Patch::Merge(json!({ "spec": spec }));
-    let changed = space.resources("RateLimitCluster").patch("edge", &PatchParams::default(), &patch).await;
-    changed.unwrap_or_else(|error| panic!("{error}"));
+/// How the cluster stands, but for names and times that are new each time.
+async fn stage(space: &Space<'_>) -> Value {
+    let status = space.get("RateLimitCluster", "edge").await.unwrap()["status"].clone();
+    let set = space.api::<StatefulSet>().get("edge").await.unwrap();
+    let budget = space.api::<PodDisruptionBudget>().get_opt("edge").await.unwrap();
+    let pods = space.pods("edge").await.into_iter().map(|pod| {
+        let image = pod.spec.as_ref().unwrap().containers[0].image.clone();
+        json!({"pod": pod.name_any(), "image": image})
+    });
+    let claims = space.claims("edge").await.into_iter().map(|claim| {
+        let owners: Vec<_> = claim.owner_references().iter().map(|owner| owner.kind.clone()).collect();
+        json!({"claim": claim.name_any(), "owners": owners})
+    });
+    json!({
+        "voters": status["voters"],
+        "replicas": set.spec.replicas,
+        "available": budget.and_then(|budget| budget.spec?.min_available),
+        "pods": pods.collect::<Vec<_>>(),
+        "claims": claims.collect::<Vec<_>>(),
+    })
 }
