@@ -134,14 +134,17 @@ impl Tally {
         self.problems.truncate(PROBLEMS_MAX);
     }
 
-    /// Asserts that every request was decided, and never more than the quota admitted.
+    /// Asserts that every request was decided, that a quota beyond what they came to denied none, and that exactly those
+    /// admitted are gone from it: `remaining` is what the limiter says is left.
     ///
     /// # Panics
-    /// One was not, or more were; the message shows the first few.
-    pub fn assert_undisturbed(&self, quota: u64) {
+    /// It is not so; the message shows the first few problems.
+    pub fn assert_undisturbed(&self, quota: u64, remaining: u64) {
         assert!(self.unavailable + self.failed == 0, "{self}: {:#?}", self.problems);
-        assert!(self.admitted <= quota, "{self}, and the quota is {quota}");
         assert!(self.admitted > 0, "the load did nothing: {self}");
+        assert!(self.admitted < quota, "the quota of {quota} was used up: {self}");
+        assert_eq!(self.denied, 0, "denied, though the quota of {quota} was not used up: {self}");
+        assert_eq!(quota - self.admitted, remaining, "what is left of {quota} is not what was not admitted: {self}");
     }
 }
 

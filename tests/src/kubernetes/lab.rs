@@ -11,7 +11,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, Pod};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::objects::{cluster, policy};
 use super::readme;
@@ -223,9 +223,24 @@ impl Lab {
     /// # Panics
     /// It does not come about in `patience`.
     pub async fn three(&self, namespace: &str, counted: &str, quota: u64, patience: Duration) -> Space<'_> {
+        self.founded(namespace, &cluster("edge", 3), counted, quota, patience).await
+    }
+
+    /// The same with another cluster named `edge`.
+    ///
+    /// # Panics
+    /// It does not come about in `patience`.
+    pub async fn founded(
+        &self,
+        namespace: &str,
+        edge: &Value,
+        counted: &str,
+        quota: u64,
+        patience: Duration,
+    ) -> Space<'_> {
         self.install_operator().await;
         let space = self.space(namespace).await;
-        space.apply(&cluster("edge", 3)).await;
+        space.apply(edge).await;
         space.apply(&policy(counted, "edge", counted, quota, "24h")).await;
         space.until_steady(patience, "edge").await;
         space.until_condition(patience, ("QuotaPolicy", counted), "Enforced", "True").await;
