@@ -315,12 +315,10 @@ impl View<'_> {
         let Some(membership) = &self.seen.membership else {
             return Some(plan.waiting(Reason::NoLeader, "a leader"));
         };
-        // The last vote goes to another before its pod does.
-        let mut voters = membership.voters();
-        if let (Some(last), None) = (voters.next(), voters.next())
-            && last.name == name
-        {
-            return Some(plan.step(Step::Decommission { id: last.id }));
+        // The last vote goes to another before its pod does; and of two that vote neither can be missed.
+        let own = membership.voters().find(|voter| voter.name == name);
+        if let Some(own) = own.filter(|_| membership.voters().count() <= 2) {
+            return Some(plan.step(Step::Decommission { id: own.id }));
         }
         if !self.stands_without(pod) {
             return Some(plan.waiting(Reason::WaitingForQuorum, format!("enough healthy voters to do without {name}")));

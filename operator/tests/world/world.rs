@@ -449,8 +449,10 @@ impl World {
 
     /// The nodes' own autopilot: one change of the membership, if the leader and the members after it have a majority.
     fn autopilot(&self) -> Self {
-        let Some(leader) = self.leader() else { return self.clone() };
-        for mut next in [self.departs(leader), self.swaps(), self.joins(), self.promotes()].into_iter().flatten() {
+        if self.leader().is_none() {
+            return self.clone();
+        }
+        for mut next in [self.departs(), self.swaps(), self.joins(), self.promotes()].into_iter().flatten() {
             next.members.sort_unstable();
             if next.has_majority(&next.members) {
                 return next;
@@ -460,15 +462,19 @@ impl World {
     }
 
     /// A member that is to leave is out. Its node is told, archives its data, and is a stranger once it starts anew.
-    fn departs(&self, leader: Member) -> Option<Self> {
+    fn departs(&self) -> Option<Self> {
         let gone = *self.members.iter().find(|member| member.leaving)?;
         let mut next = self.clone();
         next.members.retain(|member| *member != gone);
-        let mut ranked = next.members.clone();
-        ranked.sort_by_key(|member| (!member.voter, !self.healthy(member), *member != leader, member.ordinal));
-        let stay: BTreeSet<u64> = ranked.iter().take(voters_of(ranked.len())).map(|member| member.id()).collect();
-        for member in &mut next.members {
-            member.voter = stay.contains(&member.id()) && (member.voter || self.healthy(member));
+        // Who votes goes on voting, so there may be two.
+        let voters = next.members.iter().filter(|member| member.voter).count();
+        let able = |member: &&mut Member| !member.voter && !member.leaving && self.healthy(member);
+        let count = next.members.len();
+        let mut able: Vec<&mut Member> = next.members.iter_mut().filter(able).collect();
+        let most = voters_of(count).min(voters_of(voters + able.len()));
+        able.iter_mut().take(most.saturating_sub(voters)).for_each(|member| member.voter = true);
+        if next.members.iter().all(|member| !member.voter) {
+            return None;
         }
         let kept = self.disks[gone.ordinal].is_some_and(|disk| disk.generation == gone.generation);
         if kept {

@@ -155,7 +155,12 @@ impl Lab {
     /// It does not become ready.
     pub async fn install_operator(&self) {
         let deployments = Api::<Deployment>::namespaced(self.client.clone(), NAMESPACE);
-        if deployments.get_opt(OPERATOR).await.expect("an answer").is_none() {
+        let there = deployments.get_opt(OPERATOR).await.expect("an answer");
+        if there.as_ref().is_some_and(|deployment| deployment.spec.as_ref().and_then(|spec| spec.replicas) == Some(0)) {
+            // A scenario that failed has left none.
+            self.kubectl(&format!("--namespace {NAMESPACE} scale deployment {OPERATOR} --replicas 1"));
+        }
+        if there.is_none() {
             let page = self.file("README.md");
             for command in readme::commands(&page, INSTALL).iter().filter(|command| command.starts_with("helm ")) {
                 self.type_in(command).unwrap_or_else(|error| panic!("{error}"));

@@ -381,6 +381,18 @@ fn pod_without_which_there_would_be_no_majority_stays_though_fewer_are_wanted() 
 }
 
 #[test]
+fn of_two_voters_one_is_taken_out_before_its_pod() {
+    let one = wanted(&json!({"replicas": 1}));
+    let mut seen = running(2, NEW);
+    seen.operation = Some(InFlight::ScaleDown(1));
+    member(&mut seen, 1).voter = true;
+    assert_eq!(plan(&one, NEW, &seen).step, Some(Step::Decommission { id: 17 }));
+    seen.membership.as_mut().unwrap().members.pop();
+    let gone = plan(&one, NEW, &seen);
+    assert_eq!((gone.pods, gone.step), (Some(1), None));
+}
+
+#[test]
 fn claim_that_is_to_stay_or_is_not_known_to_be_its_own_stays() {
     let mut seen = running(3, NEW);
     seen.claims.insert(3, claim(3, Some("c1")));
