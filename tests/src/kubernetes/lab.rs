@@ -156,7 +156,7 @@ impl Lab {
     pub async fn install_operator(&self) {
         let deployments = Api::<Deployment>::namespaced(self.client.clone(), NAMESPACE);
         let there = deployments.get_opt(OPERATOR).await.expect("an answer");
-        if there.as_ref().is_some_and(|deployment| deployment.spec.as_ref().and_then(|spec| spec.replicas) == Some(0)) {
+        if there.as_ref().is_some_and(|deployment| deployment.spec.replicas == Some(0)) {
             // A scenario that failed has left none.
             self.kubectl(&format!("--namespace {NAMESPACE} scale deployment {OPERATOR} --replicas 1"));
         }
