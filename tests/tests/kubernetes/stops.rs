@@ -45,7 +45,9 @@ pub async fn operator_that_ends_at_its_writes_brings_about_the_same(lab: &Lab) {
     let clean = live(lab, "clean", &[]).await;
     let writes = clean.passed.iter().filter_map(|point| point.strip_prefix("after "));
     println!("writes of an operator that nothing happens to, in {:.0} s:", clean.took.as_secs_f64());
-    writes.clone().for_each(|what| println!("  {what}"));
+    for what in writes.clone() {
+        println!("  {what}");
+    }
 
     let points = choose(&clean.passed);
     let stopped = live(lab, "stops", &points).await;
@@ -75,7 +77,9 @@ fn choose(points: &[String]) -> Vec<String> {
         points.sample(&mut StdRng::seed_from_u64(seed), POINTS).cloned().collect()
     };
     println!("STOP_AT={at}: it ends");
-    chosen.iter().for_each(|point| println!("  {point}"));
+    for point in &chosen {
+        println!("  {point}");
+    }
     chosen
 }
 
