@@ -62,6 +62,7 @@ impl From<CheckBody> for Request {
         let descriptors = body.descriptors.into_iter().map(|entries| Descriptor {
             entries: entries.into_iter().map(|entry| (entry.key, entry.value)).collect(),
             hits: None,
+            limit: None,
         });
         Self { domain: body.domain, descriptors: descriptors.collect(), hits: body.hits }
     }

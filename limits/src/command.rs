@@ -1,12 +1,14 @@
 //! What goes through the log, and what comes out of applying it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::few::{self, Few};
 use crate::members::Leaving;
-use crate::policy::{Owner, Policy, PolicyId, PolicyName};
+use crate::policy::{Limit, Owner, Policy, PolicyId, PolicyName};
+use crate::request::GivenLimit;
 use crate::settings::Settings;
 use crate::time::ClusterTime;
 
@@ -137,6 +139,19 @@ pub struct Charge {
     /// One for each limit of the policy, in its order.
     #[serde(with = "few")]
     pub counters: Few<CounterId, 2>,
+    /// A limit that the request brought along.
+    pub given: Option<GivenLimit>,
+}
+
+impl Charge {
+    /// A limit of the charge's policy as it holds for this charge.
+    #[must_use]
+    pub fn in_force<'a>(&self, limit: &'a Limit) -> Cow<'a, Limit> {
+        match self.given {
+            Some(given) if given.stands_for(limit) => Cow::Owned(Limit { limit: given.hits, ..limit.clone() }),
+            _ => Cow::Borrowed(limit),
+        }
+    }
 }
 
 /// A change of policies by one owner, effective at one revision.

@@ -1,5 +1,7 @@
 //! One decision over several counters: all charges, or none.
 
+use std::borrow::Cow;
+
 use crate::algorithm;
 use crate::command::{Charge, CounterId, Decision, LimitState, Outcome};
 use crate::counters::Counters;
@@ -45,7 +47,7 @@ impl Scene<'_> {
             let Some(row) = self.table.row(charge.policy) else { continue };
             let shadow = row.policy.enforcement == Enforcement::Shadow;
             for (limit, id) in limits_of(row, charge) {
-                let standing = self.evaluate(charge, limit, *id, charges.len() > 1, writes);
+                let standing = self.evaluate(charge, &limit, *id, charges.len() > 1, writes);
                 limits.push(standing);
                 denied |= standing.exceeded && !shadow;
                 shadowed |= standing.exceeded && shadow;
@@ -118,7 +120,7 @@ impl Scene<'_> {
                 let Some(standing) = standing.next() else { return };
                 if !standing.exceeded && uncharged(charge.policy) {
                     let held = self.counters.get(*id, charge.policy);
-                    *standing = algorithm::evaluate(held, self.now, limit, 0).standing;
+                    *standing = algorithm::evaluate(held, self.now, &limit, 0).standing;
                 }
             }
         }
@@ -163,9 +165,10 @@ impl Scene<'_> {
     }
 }
 
-/// A charge's limits, each with its counter.
-fn limits_of<'a>(row: &'a Row, charge: &'a Charge) -> impl Iterator<Item = (&'a Limit, &'a CounterId)> {
-    row.limits(charge.overridden).unwrap_or_default().iter().zip(&charge.counters)
+/// A charge's limits as they hold for it, each with its counter.
+fn limits_of<'a>(row: &'a Row, charge: &'a Charge) -> impl Iterator<Item = (Cow<'a, Limit>, &'a CounterId)> {
+    let limits = row.limits(charge.overridden).unwrap_or_default().iter();
+    limits.map(|limit| charge.in_force(limit)).zip(&charge.counters)
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ pub use members::{Leaving, Members};
 pub use policy::{
     Algorithm, Enforcement, KeyMatch, Limit, OnUnavailable, Override, Owner, Policy, PolicyId, PolicyName, ValueMatch,
 };
-pub use request::{Descriptor, Request};
+pub use request::{Descriptor, GivenLimit, Request};
 pub use settings::Settings;
 pub use snapshot::{Decoder, Frozen, SnapshotError};
 pub use time::ClusterTime;

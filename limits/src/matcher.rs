@@ -16,7 +16,7 @@ use crate::request::{Descriptor, Request};
 use crate::settings::Settings;
 
 /// What a request meets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matched {
     /// The revision of the request's domain; that of the whole table when no policy applies, so that a request that
     /// met nothing is judged anew after any change.
@@ -24,6 +24,8 @@ pub struct Matched {
     /// One for each policy and descriptor that match, by descriptor, then by policy id. Empty: no limit applies and
     /// the request is admitted.
     pub charges: Few<Charge, 1>,
+    /// For each charge the number of the descriptor that it is for, from 0.
+    pub descriptors: Few<usize, 2>,
 }
 
 /// The policies at one revision, indexed for matching. Immutable; share it as `Arc<Rules>`.
@@ -62,14 +64,16 @@ impl Rules {
     #[must_use]
     pub fn match_request(&self, request: &Request) -> Matched {
         let Some(domain) = self.domains.get(&request.domain) else {
-            return Matched { revision: self.revision(), charges: Few::new() };
+            return Matched { revision: self.revision(), ..Matched::default() };
         };
-        let mut charges = domain.match_in(&domain.regular, request);
-        if charges.is_empty() {
-            charges = domain.match_in(&domain.fallback, request);
+        let mut matched = domain.match_in(&domain.regular, request);
+        if matched.charges.is_empty() {
+            matched = domain.match_in(&domain.fallback, request);
         }
-        let revision = if charges.is_empty() { self.revision() } else { domain.revision };
-        Matched { revision, charges }
+        if matched.charges.is_empty() {
+            matched.revision = self.revision();
+        }
+        matched
     }
 
     /// The limit that a charge's counter at `index` stands for, its override considered.
@@ -145,9 +149,9 @@ impl DomainIndex {
         Some(Self { revision, regular: index(false), fallback: index(true), policies })
     }
 
-    fn match_in(&self, index: &ConditionIndex, request: &Request) -> Few<Charge, 1> {
-        let mut charges = Few::new();
-        for descriptor in &request.descriptors {
+    fn match_in(&self, index: &ConditionIndex, request: &Request) -> Matched {
+        let (mut charges, mut descriptors): (Few<Charge, 1>, _) = (Few::new(), Few::new());
+        for (number, descriptor) in request.descriptors.iter().enumerate() {
             let first = charges.len();
             index.candidates(&descriptor.entries, |number| {
                 if let Some(indexed) = self.policies.get(number as usize) {
@@ -155,8 +159,9 @@ impl DomainIndex {
                 }
             });
             charges[first..].sort_unstable_by_key(|charge| charge.policy);
+            descriptors.resize(charges.len(), number);
         }
-        charges
+        Matched { revision: self.revision, charges, descriptors }
     }
 }
 
@@ -191,6 +196,7 @@ impl IndexedPolicy {
             overridden: self.overridden(entries),
             hits: descriptor.hits.unwrap_or(hits),
             counters: counters.collect(),
+            given: descriptor.limit,
         })
     }
 

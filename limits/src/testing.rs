@@ -45,8 +45,7 @@ pub fn policy_name(name: &str) -> PolicyName {
 }
 
 pub fn descriptor(entries: &[(&str, &str)]) -> Descriptor {
-    let entries = entries.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    Descriptor { entries, hits: None }
+    Descriptor::of(entries.iter().copied())
 }
 
 pub fn request(hits: i64, descriptors: &[&[(&str, &str)]]) -> Request {

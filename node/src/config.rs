@@ -81,7 +81,7 @@ pub struct Listen {
     pub raft: SocketAddr,
     /// Gossip, UDP.
     pub discovery: SocketAddr,
-    /// Kept free for Envoy's rate limit service, TCP.
+    /// Envoy's rate limit service, TCP.
     pub grpc: SocketAddr,
 }
 

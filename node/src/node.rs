@@ -406,7 +406,7 @@ impl<P: Platform> Node<P> {
     pub fn ready(&self) -> Result<(), NotReady> {
         if self.consensus.link().was_removed() {
             Err(UnavailableReason::Removed.to_string())
-        } else if self.draining.load(Ordering::SeqCst) {
+        } else if self.is_draining() {
             Err("this node is draining".to_owned())
         } else if self.caught_up.load(Ordering::SeqCst) {
             Ok(())
@@ -424,6 +424,12 @@ impl<P: Platform> Node<P> {
             );
         }
         "this node has not caught up with its cluster yet".to_owned()
+    }
+
+    /// Whether it is about to stop.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
     }
 
     /// Goes unready, and hands leadership over if it leads. Requests are still answered.

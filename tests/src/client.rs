@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -117,6 +117,8 @@ pub struct Client {
     current: usize,
     last: usize,
     patience: Duration,
+    /// Sent along with each request.
+    headers: HeaderMap,
     sender: Option<SendRequest<Full<Bytes>>>,
     /// For a plain client, how long it keeps a connection that it does not use.
     idle: Option<Duration>,
@@ -139,6 +141,7 @@ impl Client {
             current,
             last: current,
             patience: ANSWER_TIMEOUT,
+            headers: HeaderMap::new(),
             sender: None,
             idle: None,
             used: Instant::now(),
@@ -157,6 +160,17 @@ impl Client {
     #[must_use]
     pub fn patient(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// Sends this header along with each request, beside others of its name.
+    ///
+    /// # Panics
+    /// The value is none.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: &[u8]) -> Self {
+        let value = HeaderValue::from_bytes(value).expect("a header's value");
+        self.headers.append(HeaderName::from_static(name), value);
         self
     }
 
@@ -202,13 +216,14 @@ impl Client {
             })?,
         };
         sender.ready().await.map_err(|error| Unanswered::NotSent(error.to_string()))?;
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(HOST, target.to_string())
             .header(CONTENT_TYPE, if body.starts_with(b"{") { "application/json" } else { "application/yaml" })
             .body(Full::new(body.clone()))
             .map_err(|error| Unanswered::NotSent(error.to_string()))?;
+        request.headers_mut().extend(self.headers.clone());
         let response = sender.try_send_request(request).await.map_err(|mut failure| {
             if failure.take_message().is_some() {
                 return Unanswered::NotSent(failure.into_error().to_string());
@@ -467,14 +482,19 @@ pub fn check_body(entries: &[(&str, &str)], hits: i64) -> Value {
     json!({"descriptors": [entries], "hits": hits})
 }
 
-/// A policy in the namespace `default` that counts each client by itself, for clients whose id starts with `prefix`.
+/// A policy in the namespace `default` that counts each client by itself, for clients whose id starts with `prefix`; an empty
+/// one is all of them.
 #[must_use]
 pub fn policy(name: &str, prefix: &str, limits: &Value) -> Value {
+    let client = match prefix {
+        "" => json!({"key": "client_id", "any": true}),
+        prefix => json!({"key": "client_id", "prefix": prefix}),
+    };
     json!({
         "apiVersion": "quorate.dev/v1alpha1",
         "kind": "QuotaPolicy",
         "metadata": {"name": name},
-        "spec": {"match": [{"key": "client_id", "prefix": prefix}], "countBy": ["client_id"], "limits": limits},
+        "spec": {"match": [client], "countBy": ["client_id"], "limits": limits},
     })
 }
 

@@ -23,6 +23,8 @@ use crate::client::Client;
 pub const DATA_PORT: u16 = 20001;
 /// [`DATA_PORT`] + 100, the product's default.
 pub const ADMIN_PORT: u16 = 20101;
+/// [`DATA_PORT`] + 200, the product's default.
+pub const GRPC_PORT: u16 = 20201;
 /// Between nodes.
 pub const RAFT_PORT: u16 = 21001;
 /// Gossip.
@@ -362,6 +364,12 @@ impl Node {
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
         (self.address, ADMIN_PORT).into()
+    }
+
+    /// Where it answers Envoy's rate limit filter.
+    #[must_use]
+    pub fn grpc(&self) -> SocketAddr {
+        (self.address, GRPC_PORT).into()
     }
 
     /// A new connection to its data port.

@@ -1,6 +1,6 @@
 //! Whole-system tests: what they share.
 //!
-//! [`cluster`] runs local clusters of the product's processes, [`client`] talks to them, [`load`] puts load on them.
+//! [`cluster`] runs local clusters of the product's processes, [`client`] and [`grpc`] talk to them, [`load`] puts load on them.
 //! [`mod@bench`] measures. [`dns`] is a name server whose answers a test changes, [`netns`] a network whose links it breaks.
 //! [`kubernetes`] is a Kubernetes with the operator on it. The tests themselves are in `tests/`.
 #![allow(
@@ -15,6 +15,7 @@ pub mod bench;
 pub mod client;
 pub mod cluster;
 pub mod dns;
+pub mod grpc;
 pub mod kubernetes;
 pub mod load;
 pub mod netns;

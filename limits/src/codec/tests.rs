@@ -11,17 +11,19 @@ use crate::command::{
 };
 use crate::members::Leaving;
 use crate::policy::{Owner, PolicyId};
+use crate::request::GivenLimit;
 use crate::settings::Settings;
 use crate::testing::{policy, policy_name};
 
 fn charges() -> impl Strategy<Value = Vec<Charge>> {
     let counters = prop::collection::vec(any::<[u8; 16]>().prop_map(CounterId), 0..4);
-    let charge = (any::<u32>(), any::<Option<u16>>(), any::<i64>(), counters).prop_map(
-        |(policy, overridden, hits, counters)| Charge {
+    let charge = (any::<u32>(), any::<Option<u16>>(), any::<i64>(), counters, any::<Option<(u64, u64)>>()).prop_map(
+        |(policy, overridden, hits, counters, given)| Charge {
             policy: PolicyId(policy),
             overridden,
             hits,
             counters: counters.into(),
+            given: given.map(|(hits, window_ns)| GivenLimit { hits, window_ns }),
         },
     );
     prop::collection::vec(charge, 0..4)
@@ -173,6 +175,7 @@ fn layout_of_version_1() {
         overridden: Some(2),
         hits: -1,
         counters: [CounterId([0xab; 16])].into_iter().collect(),
+        given: Some(GivenLimit { hits: 7, window_ns: 8 }),
     };
     let commands = Arc::new(vec![Command::Decide { revision: 300, charges: vec![charge].into() }]);
     let batch = Batch {
@@ -180,5 +183,5 @@ fn layout_of_version_1() {
         parts: vec![Part::Commands { session: SessionId(5), sequence: 6, commands }, Part::RaiseFeatureLevel(9)],
     };
     let start = [1, 1, 2, 1, 5, 6, 1, 0, 0xac, 0x02, 1, 3, 1, 2, 1, 1, 16];
-    assert_eq!(batch.encode(), [&start[..], &[0xab; 16], &[3, 9]].concat());
+    assert_eq!(batch.encode(), [&start[..], &[0xab; 16], &[1, 7, 8, 3, 9]].concat());
 }

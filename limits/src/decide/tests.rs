@@ -3,6 +3,7 @@
 use crate::algorithm::life_ns;
 use crate::command::{Charge, Command, Decision, Outcome, PolicyChange};
 use crate::policy::{Algorithm, Enforcement, Limit, Override, Owner, Policy};
+use crate::request::GivenLimit;
 use crate::settings::Settings;
 use crate::testing::{SECOND, World, client, decision, limit, policy, policy_name, request, settings};
 use crate::time::ClusterTime;
@@ -338,4 +339,28 @@ fn counter_under_a_short_window_waits_for_the_longest_override() {
     assert!(!world.admits(&request(1, &[&[("client_id", "a"), ("slow", "")]])));
     world.pass(3600 * SECOND).tick();
     assert_eq!(world.machine.counters(), 0);
+}
+
+#[test]
+fn limit_of_the_request_takes_the_place_of_the_number_with_its_window_and_keeps_what_was_used() {
+    let minute = 60 * SECOND;
+    let limits = vec![
+        limit("minute", Algorithm::FixedWindow, 5, minute),
+        limit("day", Algorithm::SlidingWindow, 20, 1440 * minute),
+        limit("bucket", Algorithm::TokenBucket, 30, minute),
+    ];
+    let mut world = World::new(vec![Policy { limits, ..policy("p") }]);
+    let given = |hits, window_ns| {
+        let mut request = client("a", 1);
+        request.descriptors[0].limit = Some(GivenLimit { hits, window_ns });
+        request
+    };
+    assert_eq!(remaining(&world.decision(&client("a", 2))), [3, 18, 28]);
+    assert_eq!(remaining(&world.decision(&given(9, minute))), [6, 17, 27], "neither the day nor the bucket");
+    let denied = world.decision(&given(3, minute));
+    assert_eq!((denied.admitted, remaining(&denied)), (false, vec![0, 17, 27]));
+    assert_eq!(remaining(&world.decision(&given(4, 1440 * minute))), [1, 0, 26], "three of four, and this one");
+    assert_eq!(remaining(&world.decision(&client("a", 1))), [0, 15, 25], "the policy's own numbers hold again");
+    assert!(!world.admits(&client("a", 1)));
+    assert!(!world.admits(&given(9, SECOND)), "a window that no limit has changes nothing");
 }

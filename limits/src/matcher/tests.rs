@@ -94,7 +94,8 @@ fn policies() -> impl Strategy<Value = Vec<Policy>> {
 
 fn requests() -> impl Strategy<Value = Request> {
     let entries = prop::collection::vec((key(), text()), 0..4);
-    let descriptor = (entries, prop::option::of(-2..5i64)).prop_map(|(entries, hits)| Descriptor { entries, hits });
+    let descriptor =
+        (entries, prop::option::of(-2..5i64)).prop_map(|(entries, hits)| Descriptor { entries, hits, limit: None });
     let domain = prop_oneof![4 => Just("default"), 1 => Just("other"), 1 => Just("none")];
     (domain, prop::collection::vec(descriptor, 0..4), -1..3i64).prop_map(|(domain, descriptors, hits)| Request {
         domain: domain.to_owned(),
@@ -245,7 +246,7 @@ fn domain_without_policies_meets_nothing_at_the_whole_tables_revision() {
     let mut world = World::new(vec![policy("p")]);
     world.put(policy("q"));
     let elsewhere = Request { domain: "elsewhere".to_owned(), ..client("a", 1) };
-    assert_eq!(world.machine.rules().match_request(&elsewhere), Matched { revision: 2, charges: vec![].into() });
+    assert_eq!(world.machine.rules().match_request(&elsewhere), Matched { revision: 2, ..Matched::default() });
 }
 
 #[test]
@@ -255,4 +256,13 @@ fn descriptor_hits_stand_before_the_requests() {
     let both = Request { descriptors: vec![own, descriptor(&[("client_id", "b")])], ..client("", 2) };
     let matched = world.machine.rules().match_request(&both);
     assert_eq!(matched.charges.iter().map(|charge| charge.hits).collect::<Vec<_>>(), [5, 2]);
+}
+
+#[test]
+fn charges_name_the_descriptors_that_they_are_for() {
+    let world = World::new(vec![policy("p"), policy("q")]);
+    let request = request(1, &[&[("user", "x")], &[("client_id", "a")], &[("user", "y")], &[("client_id", "b")]]);
+    let matched = world.machine.rules().match_request(&request);
+    assert_eq!(matched.descriptors.as_slice(), [1, 1, 3, 3]);
+    assert_eq!(matched.charges.len(), 4);
 }

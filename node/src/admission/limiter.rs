@@ -225,10 +225,10 @@ fn judged(
 ) -> Option<Result<Verdict, Unavailable>> {
     let fail = |reason| Err(unavailable(reason, on_unavailable(rules, &matched.charges)));
     Some(match outcome {
-        Ok(Outcome::Decided(decision)) => Ok(Verdict::new(Arc::clone(rules), matched.charges, decision)),
+        Ok(Outcome::Decided(decision)) => Ok(Verdict::new(Arc::clone(rules), matched, decision)),
         Ok(Outcome::Reset) => {
             let decision = Decision { admitted: true, limits: Few::new() };
-            Ok(Verdict::new(Arc::clone(rules), Few::new(), decision))
+            Ok(Verdict::new(Arc::clone(rules), Matched::default(), decision))
         }
         Ok(Outcome::CountersFull(_)) => fail(UnavailableReason::CountersFull),
         Ok(Outcome::Rematch | Outcome::Policies(_)) => return None,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_limits::{Charge, Decision, Enforcement, Few, OnUnavailable, PolicyName, Rules};
+use quorate_limits::{Algorithm, Decision, Enforcement, Matched, OnUnavailable, PolicyName, Rules};
 
 /// How fresh a check must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,18 +23,20 @@ pub struct Verdict {
     /// The revision of the whole policy table it was judged by.
     pub revision: u64,
     rules: Arc<Rules>,
-    charges: Few<Charge, 1>,
+    matched: Matched,
     decision: Decision,
 }
 
 /// Where one limit stands after a decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitReport<'a> {
+    /// The number of the descriptor that it was met by, from 0.
+    pub descriptor: usize,
     /// The policy.
     pub policy: &'a PolicyName,
     /// The limit's name.
     pub name: &'a str,
-    /// Hits per window; the burst of a token bucket.
+    /// Hits per window, those that the request brought along if it did; the burst of a token bucket.
     pub limit: u64,
     /// The window.
     pub window: Duration,
@@ -53,26 +55,24 @@ pub struct LimitReport<'a> {
 impl Verdict {
     /// A verdict from what was matched and what came out.
     #[must_use]
-    pub fn new(rules: Arc<Rules>, charges: Few<Charge, 1>, decision: Decision) -> Self {
-        Self { admitted: decision.admitted, revision: rules.revision(), rules, charges, decision }
+    pub fn new(rules: Arc<Rules>, matched: Matched, decision: Decision) -> Self {
+        Self { admitted: decision.admitted, revision: rules.revision(), rules, matched, decision }
     }
 
     /// Every limit that applies, charge by charge. Empty when no policy matches.
     pub fn limits(&self) -> impl Iterator<Item = LimitReport<'_>> {
         let mut states = self.decision.limits.iter();
-        self.charges.iter().flat_map(move |charge| {
+        self.matched.charges.iter().zip(&self.matched.descriptors).flat_map(move |(charge, descriptor)| {
             let states: Vec<_> = states.by_ref().take(charge.counters.len()).collect();
             states.into_iter().enumerate().filter_map(move |(index, state)| {
                 let policy = self.rules.policy(charge.policy)?;
                 let limit = self.rules.limit(charge, index)?;
+                let is_bucket = limit.algorithm == Algorithm::TokenBucket;
                 Some(LimitReport {
+                    descriptor: *descriptor,
                     policy: &policy.name,
                     name: &limit.name,
-                    limit: if limit.algorithm == quorate_limits::Algorithm::TokenBucket {
-                        limit.burst
-                    } else {
-                        limit.limit
-                    },
+                    limit: if is_bucket { limit.burst } else { charge.in_force(limit).limit },
                     window: Duration::from_nanos(limit.window_ns),
                     remaining: state.remaining,
                     reset: Duration::from_nanos(state.reset_ns),

@@ -21,7 +21,7 @@ pub struct ServeArgs {
     /// TCP port for changes of policies and members [default: SERVER_PORT + 100]
     #[arg(long, env = "ADMIN_PORT", value_name = "PORT", hide_env_values = true)]
     pub admin_port: Option<String>,
-    /// TCP port kept free for Envoy's rate limit service [default: SERVER_PORT + 200]
+    /// TCP port of Envoy's rate limit service, gRPC [default: SERVER_PORT + 200]
     #[arg(long, env = "GRPC_PORT", value_name = "PORT", hide_env_values = true)]
     pub grpc_port: Option<String>,
     /// The address all ports but the admin port listen on [default: 0.0.0.0]

@@ -52,6 +52,8 @@ pub struct Bounds {
 impl Bounds {
     /// Connections that the data port takes unless told otherwise.
     pub const CONNECTIONS_MAX_DEFAULT: usize = 20_000;
+    /// Connections that the gRPC port takes: each carries many requests, and a gateway opens one for each of its threads.
+    pub const GRPC_CONNECTIONS_MAX: usize = 2048;
     /// Connections that the admin port takes.
     pub const ADMIN_CONNECTIONS_MAX: usize = 256;
 

@@ -28,6 +28,9 @@ pub fn check_bounds(request: &Request) -> Result<(), String> {
 
 fn check_descriptor(index: usize, descriptor: &Descriptor) -> Result<(), String> {
     // The paths are only needed for an error, so this is what a good request costs.
+    if let Some(hits) = descriptor.hits.filter(|hits| hits.abs() > HITS_MAX) {
+        return Err(format!("descriptors[{index}].hits: {hits} is out of bounds; give {} to {HITS_MAX}", -HITS_MAX));
+    }
     let is_key = |key: &String| (1..=ENTRY_BYTES_MAX).contains(&key.len());
     let is_good = |(key, value): &(String, String)| is_key(key) && value.len() <= ENTRY_BYTES_MAX;
     if (1..=ENTRIES_MAX).contains(&descriptor.entries.len()) && descriptor.entries.iter().all(is_good) {
@@ -70,6 +73,7 @@ mod tests {
     fn request_within_bounds_passes() {
         for hits in [0, 1, HITS_MAX] {
             assert_eq!(check_bounds(&request(|r| r.hits = hits)), Ok(()));
+            assert_eq!(check_bounds(&request(|r| r.descriptors[0].hits = Some(-hits))), Ok(()));
         }
         let widest = request(|r| {
             r.domain = "d".repeat(128);
@@ -96,6 +100,10 @@ mod tests {
             (
                 request(|r| r.hits = i64::MIN),
                 "hits: -9223372036854775808 is out of bounds; give 0 (peek) to 1000000000",
+            ),
+            (
+                request(|r| r.descriptors[0].hits = Some(-HITS_MAX - 1)),
+                "descriptors[0].hits: -1000000001 is out of bounds; give -1000000000 to 1000000000",
             ),
             (request(|r| r.descriptors.clear()), "descriptors: has 0 entries; give 1 to 16"),
             (

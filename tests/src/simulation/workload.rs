@@ -106,8 +106,7 @@ impl Key {
     }
 
     fn descriptor(self) -> Descriptor {
-        let entry = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        Descriptor { entries: vec![entry("kind", self.kind.name()), entry("client_id", self.client)], hits: None }
+        Descriptor::of([("kind", self.kind.name()), ("client_id", self.client)])
     }
 }
 

@@ -7,6 +7,7 @@ mod bad_input;
 mod bad_settings;
 mod disks;
 mod drain;
+mod envoy_rls;
 mod exactness;
 mod failover;
 mod forerunner_a;

@@ -8,11 +8,14 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
+
 use super::Failure;
 use crate::config::{Machine, ServeArgs, Settings};
 use crate::doors::connections::{Bounds, Server};
 use crate::doors::descriptors::connections_to_spare;
 use crate::doors::http::{BODY_BYTES_MAX, Doors};
+use crate::doors::rls;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::platform::Tokio;
@@ -49,13 +52,15 @@ pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
         admin = %settings.listen.admin,
         raft = %settings.listen.raft,
         discovery = %settings.listen.discovery,
+        grpc = %settings.listen.grpc,
         data_dir = %settings.data_dir.display(),
         "starting"
     );
-    let Ports { server, admin, raft, discovery } = ports;
+    let Ports { server, admin, raft, grpc, discovery } = ports;
     let running = Running::start(&settings, raft, discovery).await.map_err(Failure::Failed)?;
     let node = &running.node;
     let metrics = Arc::new(Metrics::new().map_err(|error| Failure::Failed(error.to_string()))?);
+    let rls = rls::routes(node, &metrics).map_err(|error| Failure::Failed(error.to_string()))?;
     let doors = Doors::new(Arc::clone(node), metrics, settings.rate_reset);
     let servers = [
         Server::start(
@@ -68,6 +73,8 @@ pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
             doors.admin_routes(),
             Bounds::of(Bounds::ADMIN_CONNECTIONS_MAX, quorate_crds::SET_BYTES_MAX),
         ),
+        // How long a message may be is for gRPC to say, in its own words.
+        Server::start(grpc, rls, Bounds::of(Bounds::GRPC_CONNECTIONS_MAX, usize::MAX)),
     ];
     let ended = serve_until_asked(node, files, signals).await;
     end(&settings, running, servers, ended).await
@@ -76,6 +83,9 @@ pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
 fn texts(errors: &[impl ToString]) -> Vec<String> {
     errors.iter().map(ToString::to_string).collect()
 }
+
+/// The ports that clients come by.
+type Servers = [Server; 3];
 
 /// Why a node no longer serves.
 enum Ended {
@@ -113,7 +123,7 @@ async fn serve_until_asked(node: &Arc<Node<Tokio>>, files: Option<PolicyFiles>, 
     }
 }
 
-async fn end(settings: &Settings, running: Running, servers: [Server; 2], ended: Ended) -> Result<(), Failure> {
+async fn end(settings: &Settings, running: Running, servers: Servers, ended: Ended) -> Result<(), Failure> {
     let (ask, mut signals) = match ended {
         Ended::Asked(ask, signals) => (ask, signals),
         Ended::Failed(reason) => {
@@ -157,7 +167,6 @@ fn restart() -> Failure {
     Failure::Failed(format!("it could not start itself again: {error}; start it again"))
 }
 
-async fn close(servers: [Server; 2], grace: Duration) {
-    let [data, admin] = servers;
-    tokio::join!(data.close(grace), admin.close(grace));
+async fn close(servers: Servers, grace: Duration) {
+    join_all(servers.map(|server| server.close(grace))).await;
 }

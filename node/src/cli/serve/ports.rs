@@ -17,6 +17,7 @@ pub(super) struct Ports {
     pub server: TcpListener,
     pub admin: TcpListener,
     pub raft: TcpListener,
+    pub grpc: TcpListener,
     pub discovery: UdpDatagrams,
 }
 
@@ -27,6 +28,7 @@ impl Ports {
             server: tcp(listen.server, "SERVER_PORT")?,
             admin: tcp(listen.admin, "ADMIN_PORT")?,
             raft: tcp(listen.raft, "RAFT_PORT")?,
+            grpc: tcp(listen.grpc, "GRPC_PORT")?,
             discovery: UdpDatagrams::bind(listen.discovery)
                 .await
                 .map_err(|error| refusal(listen.discovery, "UDP", "DISCOVERY_PORT", &error))?,

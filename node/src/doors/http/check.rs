@@ -12,10 +12,10 @@ use quorate_crds::api::{
 };
 use quorate_limits::{OnUnavailable, Request};
 
-use super::headers::{self, Marked, whole_seconds};
 use super::{DECISION_DEADLINE, Doors, answer};
 use crate::admission::{Unavailable, Verdict};
 use crate::doors::check_bounds;
+use crate::doors::headers::{self, Marked, whole_seconds};
 
 /// `POST /v1/check`.
 pub(super) async fn check(State(doors): State<Arc<Doors>>, body: Result<Bytes, BytesRejection>) -> Response<Body> {

@@ -16,7 +16,6 @@ mod admin;
 mod answer;
 mod check;
 mod cluster;
-mod headers;
 mod health;
 mod openapi;
 mod policies;

@@ -10,10 +10,10 @@ use quorate_limits::{OnUnavailable, Request};
 use serde_json::json;
 
 use super::answer;
-use super::headers::{self, Marked};
 use super::query::{BadEncoding, parameter};
 use super::{DECISION_DEADLINE, Doors};
 use crate::admission::{Consistency, Unavailable, Verdict};
+use crate::doors::headers::{self, Marked};
 
 /// The most bytes in a client's id.
 const CLIENT_ID_BYTES_MAX: usize = 256;

@@ -72,9 +72,10 @@ pub(crate) fn verdict(policies: Vec<Policy>, limits: Vec<LimitState>) -> Verdict
     let mut machine = StateMachine::new(Settings::default());
     machine.apply(&Batch { parts: vec![Part::Found { settings, policies }], ..Batch::default() });
     let rules = machine.rules();
-    let charges = rules.match_request(&Request::of_client("a")).charges;
-    assert_eq!(charges.iter().map(|charge| charge.counters.len()).sum::<usize>(), limits.len(), "one state a limit");
-    Verdict::new(rules, charges, Decision { admitted, limits: limits.into() })
+    let matched = rules.match_request(&Request::of_client("a"));
+    let counters = matched.charges.iter().map(|charge| charge.counters.len());
+    assert_eq!(counters.sum::<usize>(), limits.len(), "one state a limit");
+    Verdict::new(rules, matched, Decision { admitted, limits: limits.into() })
 }
 
 /// A node of one that runs in this process, with `DEFAULT_LIMIT` of 2 a day.

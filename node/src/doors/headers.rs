@@ -28,6 +28,8 @@ pub(super) enum Marked {
     AllowUnavailable,
     /// No decision in time.
     Unavailable,
+    /// Too big to be counted.
+    Refused,
 }
 
 impl Marked {
@@ -45,6 +47,7 @@ pub(super) fn mark(headers: &mut HeaderMap, decision: Marked) {
         Marked::Deny => "deny",
         Marked::AllowUnavailable => "allow-unavailable",
         Marked::Unavailable => "unavailable",
+        Marked::Refused => "refused",
     };
     headers.insert(DECISION, HeaderValue::from_static(word));
 }

@@ -95,6 +95,7 @@ fn many_limits_are_cut_to_16_those_against_the_request_first() {
 fn limit_met_twice_is_told_once_by_its_tightest_counter() {
     let name = quorate_limits::PolicyName { namespace: "n".to_owned(), name: "p".to_owned() };
     let report = |(remaining, exceeded)| LimitReport {
+        descriptor: 0,
         policy: &name,
         name: "a",
         limit: 10,
