@@ -16,6 +16,7 @@ pub use args::ServeArgs;
 use reader::Reader;
 
 use crate::doors::connections::Bounds;
+use crate::doors::http::DoorSettings;
 use crate::gossip::ContactList;
 
 /// The most nodes in `BOOTSTRAP_EXPECT`.
@@ -52,8 +53,8 @@ pub struct Settings {
     pub policies: Option<PathBuf>,
     /// The policy proposed when the cluster is founded.
     pub default_limit: Option<DefaultLimit>,
-    /// Whether `POST /rate/reset` is served.
-    pub rate_reset: bool,
+    /// What the HTTP doors do.
+    pub doors: DoorSettings,
     /// The most connections to the data port.
     pub connections_max: usize,
     /// The most counters of a cluster that this node founds.
@@ -196,7 +197,10 @@ impl Settings {
             disk_reserve: reader.size("DISK_RESERVE", args.disk_reserve.as_deref(), DISK_RESERVE_DEFAULT),
             policies: reader::given(args.policies.as_deref()).map(PathBuf::from),
             default_limit: reader.default_limit(args.default_limit.as_deref()),
-            rate_reset: reader.switch("RATE_RESET", args.rate_reset.as_deref(), true),
+            doors: DoorSettings {
+                rate_reset: reader.switch("RATE_RESET", args.rate_reset.as_deref(), true),
+                authorize: reader.authorize(args.authorize_descriptors.as_deref()),
+            },
             connections_max: reader.number(
                 "CONNECTIONS_MAX",
                 args.connections_max.as_deref(),

@@ -58,6 +58,10 @@ pub struct ServeArgs {
     /// Whether POST /rate/reset is served [default: true]
     #[arg(long, env = "RATE_RESET", value_name = "BOOL", hide_env_values = true)]
     pub rate_reset: Option<String>,
+    /// What of a request's head /v1/authorize counts it by: key=header:NAME or key=uri, comma separated
+    /// [default: client_id=header:X-Client-Id]
+    #[arg(long, env = "AUTHORIZE_DESCRIPTORS", value_name = "KEY=SOURCE,...", hide_env_values = true)]
+    pub authorize_descriptors: Option<String>,
     /// The most connections to the data port at once; further ones are refused [default: 20000]
     #[arg(long, env = "CONNECTIONS_MAX", value_name = "NUMBER", hide_env_values = true)]
     pub connections_max: Option<String>,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use quorate_limits::Limit;
 
 use super::{DefaultLimit, LogFormat, NODE_NAME_BYTES_MAX, NODES_MAX, SettingError};
+use crate::doors::http::{DescriptorTemplate, TemplateError};
 use crate::gossip::{ContactError, ContactList};
 use crate::telemetry;
 
@@ -213,6 +214,20 @@ impl Reader {
             );
         }
         limit
+    }
+
+    pub(super) fn authorize(&mut self, value: Option<&str>) -> DescriptorTemplate {
+        let Some(text) = given(value) else { return DescriptorTemplate::default() };
+        text.parse().unwrap_or_else(|TemplateError { entry, why }| {
+            self.refuse(
+                "AUTHORIZE_DESCRIPTORS",
+                format!(
+                    "{entry:?} {why}; write key=header:NAME or key=uri, comma separated, as in \
+                     AUTHORIZE_DESCRIPTORS=client_id=header:X-Client-Id,path=uri"
+                ),
+            );
+            DescriptorTemplate::default()
+        })
     }
 
     pub(super) fn switch(&mut self, setting: &'static str, value: Option<&str>, default: bool) -> bool {

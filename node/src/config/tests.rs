@@ -47,7 +47,7 @@ fn nothing_set_gives_the_defaults() {
         data_dir: "./data/host-1".into(),
         policies: None,
         default_limit: Some(DefaultLimit { limit: 10, window: Duration::from_mins(1) }),
-        rate_reset: true,
+        doors: DoorSettings::default(),
         connections_max: 20_000,
         counters_max: 4_000_000,
         log: LogSettings { filter: "info".to_owned(), format: LogFormat::Text },
@@ -64,7 +64,7 @@ fn nothing_set_gives_the_defaults() {
 fn every_flag_is_an_environment_variable_of_the_same_name() {
     let command = ServeArgs::augment_args(clap::Command::new("ratelimiter"));
     let flags: Vec<_> = command.get_arguments().filter(|arg| arg.get_long().is_some()).collect();
-    assert_eq!(flags.len(), 25);
+    assert_eq!(flags.len(), 26);
     for arg in flags {
         let flag = arg.get_long().unwrap();
         assert_eq!(arg.get_env().unwrap().to_str().unwrap(), flag.to_ascii_uppercase().replace('-', "_"));
@@ -240,6 +240,7 @@ fn hosts_are_addresses() {
 fn remaining_settings_are_read() {
     let settings = read(|args| {
         args.rate_reset = text("false");
+        args.authorize_descriptors = text("path=uri");
         args.log = text("warn, quorate_node=debug");
         args.log_format = text("json");
         args.dns_server = text("127.0.0.1:5353");
@@ -250,7 +251,8 @@ fn remaining_settings_are_read() {
         args.policies = text("policies");
     })
     .unwrap();
-    assert!(!settings.rate_reset && settings.stop_with_stdin);
+    assert!(!settings.doors.rate_reset && settings.stop_with_stdin);
+    assert_eq!(settings.doors.authorize.to_string(), "path=uri");
     let log = LogSettings { filter: "warn,quorate_node=debug".to_owned(), format: LogFormat::Json };
     assert_eq!(settings.log, log);
     assert_eq!(settings.dns_server, "127.0.0.1:5353".parse().ok());
@@ -276,6 +278,7 @@ fn sizes_are_read_with_their_units_and_anything_else_is_refused() {
 fn wrong_values_are_told_all_at_once() {
     let errors = read(|args| {
         args.rate_reset = text("yes");
+        args.authorize_descriptors = text("client_id=cookie:id");
         args.log = text("inof");
         args.log_format = text("xml");
         args.dns_server = text("dns.local");
@@ -283,7 +286,11 @@ fn wrong_values_are_told_all_at_once() {
     })
     .unwrap_err();
     let settings: Vec<_> = errors.iter().map(|error| error.split(' ').next().unwrap()).collect();
-    assert_eq!(settings, ["RATE_RESET", "LOG", "LOG_FORMAT", "DNS_SERVER", "DRAIN_DELAY"], "{errors:#?}");
+    assert_eq!(
+        settings,
+        ["RATE_RESET", "AUTHORIZE_DESCRIPTORS", "LOG", "LOG_FORMAT", "DNS_SERVER", "DRAIN_DELAY"],
+        "{errors:#?}"
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! One program for all of them, so that it is linked once and its tests agree on who has the machine to itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod authorize;
 mod bad_input;
 mod bad_settings;
 mod disks;
@@ -12,6 +13,7 @@ mod exactness;
 mod failover;
 mod forerunner_a;
 mod founding;
+mod gateways;
 mod members;
 mod operator_client;
 mod policies;

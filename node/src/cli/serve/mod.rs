@@ -61,7 +61,7 @@ pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
     let node = &running.node;
     let metrics = Arc::new(Metrics::new().map_err(|error| Failure::Failed(error.to_string()))?);
     let rls = rls::routes(node, &metrics).map_err(|error| Failure::Failed(error.to_string()))?;
-    let doors = Doors::new(Arc::clone(node), metrics, settings.rate_reset);
+    let doors = Doors::new(Arc::clone(node), metrics, settings.doors.clone());
     let servers = [
         Server::start(
             server,

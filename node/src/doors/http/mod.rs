@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
-use axum::routing::{MethodFilter, on};
+use axum::routing::{MethodFilter, any, on};
 
 use crate::metrics::{DoorMetrics, Metrics};
 use crate::node::Node;
@@ -14,6 +14,7 @@ use crate::platform::Tokio;
 
 mod admin;
 mod answer;
+mod authorize;
 mod check;
 mod cluster;
 mod health;
@@ -29,6 +30,7 @@ mod tests;
 
 pub(crate) use admin::conflict_text;
 pub(crate) use answer::too_long;
+pub use authorize::{DescriptorTemplate, TemplateError};
 pub(crate) use rate::parse_query;
 
 /// How long a request waits for its decision.
@@ -43,15 +45,31 @@ pub struct Doors {
     node: Arc<Node<Tokio>>,
     metrics: Arc<Metrics>,
     counted: DoorMetrics,
-    rate_reset: bool,
+    authorized: DoorMetrics,
+    settings: DoorSettings,
+}
+
+/// What whoever runs the node says about its HTTP doors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoorSettings {
+    /// Whether `POST /rate/reset` is served.
+    pub rate_reset: bool,
+    /// What `/v1/authorize` counts by.
+    pub authorize: DescriptorTemplate,
+}
+
+impl Default for DoorSettings {
+    fn default() -> Self {
+        Self { rate_reset: true, authorize: DescriptorTemplate::default() }
+    }
 }
 
 impl Doors {
-    /// The HTTP doors of a node. `rate_reset`: whether `POST /rate/reset` is served.
+    /// The HTTP doors of a node.
     #[must_use]
-    pub fn new(node: Arc<Node<Tokio>>, metrics: Arc<Metrics>, rate_reset: bool) -> Arc<Self> {
-        let counted = metrics.door("http");
-        Arc::new(Self { node, metrics, counted, rate_reset })
+    pub fn new(node: Arc<Node<Tokio>>, metrics: Arc<Metrics>, settings: DoorSettings) -> Arc<Self> {
+        let (counted, authorized) = (metrics.door("http"), metrics.door("authorize"));
+        Arc::new(Self { node, metrics, counted, authorized, settings })
     }
 
     /// The routes of the data port.
@@ -59,11 +77,14 @@ impl Doors {
         let mut routes = Routes::default();
         routes.post("/rate/increment", rate::increment);
         routes.get("/rate/check", rate::check);
-        if self.rate_reset {
+        if self.settings.rate_reset {
             routes.post("/rate/reset", rate::reset);
         }
         routes.get("/raft/stats", stats::stats);
         routes.post("/v1/check", check::check);
+        for path in [authorize::PATH, "/v1/authorize/", "/v1/authorize/{*original}"] {
+            routes.any(path, authorize::authorize);
+        }
         routes.get("/v1/policies", policies::list);
         routes.get("/v1/policies/{namespace}/{name}", policies::get);
         routes.get("/v1/denied", policies::denied);
@@ -101,6 +122,10 @@ impl Routes {
 
     fn post<H: Handler<T, Arc<Doors>>, T: 'static>(&mut self, path: &str, handler: H) {
         self.add(MethodFilter::POST, path, handler);
+    }
+
+    fn any<H: Handler<T, Arc<Doors>>, T: 'static>(&mut self, path: &str, handler: H) {
+        self.router = std::mem::take(&mut self.router).route(path, any(handler));
     }
 
     fn add<H: Handler<T, Arc<Doors>>, T: 'static>(&mut self, method: MethodFilter, path: &str, handler: H) {

@@ -17,7 +17,7 @@ use quorate_limits::{
 };
 use tempfile::TempDir;
 
-use super::Doors;
+use super::{DoorSettings, Doors};
 use crate::admission::Verdict;
 use crate::config::DefaultLimit;
 use crate::consensus::Tuning;
@@ -121,7 +121,7 @@ impl Alone {
         let contacts = Arc::new(DnsContacts::new(ContactList::default(), None).unwrap());
         let transport = Arc::new(TcpTransport::new());
         let node = Node::start(options, &disk, transport, Arc::new(datagrams), contacts).await.unwrap();
-        let doors = Doors::new(Arc::clone(&node), Arc::new(Metrics::new().unwrap()), true);
+        let doors = Doors::new(Arc::clone(&node), Arc::new(Metrics::new().unwrap()), DoorSettings::default());
         Self { data: doors.data_routes(), admin: doors.admin_routes(), node, _lock: lock, _dir: dir }
     }
 }

@@ -190,7 +190,8 @@ async fn wrong_path_or_method_is_404_in_json() {
 #[tokio::test(flavor = "multi_thread")]
 async fn reset_without_the_setting_is_404() {
     let alone = Alone::unfounded().await;
-    let doors = Doors::new(Arc::clone(&alone.node), Arc::new(Metrics::new().unwrap()), false);
+    let settings = DoorSettings { rate_reset: false, ..DoorSettings::default() };
+    let doors = Doors::new(Arc::clone(&alone.node), Arc::new(Metrics::new().unwrap()), settings);
     assert_eq!(post(&doors.data_routes(), "/rate/reset?client_id=a", "").await.status.as_u16(), 404);
 }
 
@@ -294,6 +295,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("POST", "/rate/reset"),
     ("GET", "/raft/stats"),
     ("POST", "/v1/check"),
+    ("GET", "/v1/authorize"),
     ("GET", "/v1/policies"),
     ("GET", "/v1/policies/{namespace}/{name}"),
     ("PUT", "/v1/policies/{namespace}/{name}"),

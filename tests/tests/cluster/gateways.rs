@@ -1,0 +1,100 @@
+//! The doors for gateways while a leader dies: never more than the limit, and decisions again soon.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use quorate_tests::client::{Client, limit, policy};
+use quorate_tests::cluster::{Node, PATIENCE, Plan, eventually, figure};
+use quorate_tests::grpc::{Connection, RateLimitRequest};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+const LIMIT: u64 = 4000;
+
+enum Door {
+    RateLimitService(Connection),
+    Authorize(Client),
+}
+
+impl Door {
+    async fn of(node: &Node, name: &str) -> Self {
+        match name {
+            "rls" => Self::RateLimitService(Connection::open(node.grpc()).await.unwrap()),
+            _ => Self::Authorize(node.client().header("x-client-id", b"one")),
+        }
+    }
+
+    /// What it says, in the header for gateways.
+    async fn ask(&mut self) -> String {
+        match self {
+            Self::RateLimitService(envoy) => {
+                envoy.ask(&RateLimitRequest::of_client("one")).await.headers()["x-ratelimit-decision"].to_owned()
+            }
+            Self::Authorize(client) => {
+                client.get("/v1/authorize?timeout=3s").await.unwrap().header("x-ratelimit-decision").to_owned()
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leader_killed_under_load_at_the_rate_limit_service_the_limit_holds_and_decisions_go_on() {
+    leader_killed("rls").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leader_killed_under_load_at_authorize_the_limit_holds_and_decisions_go_on() {
+    leader_killed("authorize").await;
+}
+
+async fn leader_killed(door: &'static str) {
+    let cluster = Plan::of(3).alone().start().await;
+    let quota = policy("p", "", &json!([limit("FixedWindow", LIMIT, "24h")]));
+    cluster.node(0).admin_client().put_policy(&quota).await.unwrap();
+    let leader = cluster.leader().await;
+    let admitted = Arc::new(AtomicU64::new(0));
+    let mut asking = JoinSet::new();
+    for number in 0..8 {
+        let mut asked = Door::of(cluster.node((leader + 1 + number % 2) % 3), door).await;
+        let admitted = Arc::clone(&admitted);
+        asking.spawn(async move {
+            let (mut unavailable, mut slowest) = (0, Duration::ZERO);
+            loop {
+                let since = Instant::now();
+                match asked.ask().await.as_str() {
+                    "admit" => {
+                        admitted.fetch_add(1, Ordering::SeqCst);
+                    }
+                    "deny" => return (unavailable, slowest),
+                    "unavailable" => unavailable += 1,
+                    other => panic!("{other}"),
+                }
+                slowest = slowest.max(since.elapsed());
+            }
+        });
+    }
+    eventually(PATIENCE, "requests are admitted", async || {
+        let admitted = admitted.load(Ordering::SeqCst);
+        if admitted > LIMIT / 4 { Ok(()) } else { Err(admitted.to_string()) }
+    })
+    .await;
+    cluster.node(leader).kill();
+    let ended = asking.join_all().await;
+    let unavailable: u64 = ended.iter().map(|(count, _)| count).sum();
+    let slowest = ended.iter().map(|(_, slowest)| *slowest).max().unwrap();
+    let admitted = admitted.load(Ordering::SeqCst);
+    // An unavailable request may have been charged.
+    assert!(admitted <= LIMIT && admitted + unavailable >= LIMIT, "{admitted} admitted, {unavailable} unavailable");
+    let metrics = [1, 2].map(|behind| cluster.node((leader + behind) % 3)).map(|node| async {
+        let text = node.client().get("/metrics").await.unwrap().text();
+        let name = format!(r#"quorate_unavailable_total{{answer="denied",door="{door}"}} "#);
+        text.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap()
+    });
+    assert_eq!(futures::future::join_all(metrics).await.iter().sum::<u64>(), unavailable, "each is counted");
+    figure(&format!(
+        "the leader killed under load at {door}: {admitted} of {LIMIT} admitted, {unavailable} unavailable, the slowest decision \
+         took {slowest:.2?}"
+    ));
+    assert!(slowest < Duration::from_secs(3));
+}
