@@ -14,8 +14,8 @@ PARSERS ?=
 
 TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
 
-.PHONY: help build run images test test-faults fuzz simulate bench generate kubernetes-up kubernetes-down test-kubernetes \
-	smoke-kubernetes chaos-operator verify fix
+.PHONY: help build run images test test-faults test-doors fuzz simulate bench generate kubernetes-up kubernetes-down \
+	test-kubernetes smoke-kubernetes chaos-operator verify fix
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -44,6 +44,9 @@ fuzz: ## Every parser under a fuzzer, ten minutes each: make fuzz PARSERS="frame
 
 test-faults: ## Faults of clocks, networks, disks and doors; needs root and Debian packages, which it installs
 	CARGO="$(CARGO)" tests/faults.sh
+
+test-doors: ## The doors with a real Envoy and a real nginx before them, which it fetches
+	CARGO="$(CARGO)" tests/doors.sh
 
 simulate: ## Only the simulation: make simulate SEEDS=1000 FIRST=5000
 	$(CARGO) run --locked --package quorate-tests --bin simulate -- --seeds $(SEEDS) --first $(FIRST)
@@ -86,7 +89,7 @@ bench: ## How fast it is, about 27 minutes; make bench RUNS=1 SECONDS=3 for a qu
 verify: ## Formatting, lints and documentation; writes nothing
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
-	$(CARGO) clippy --locked --package quorate-tests --test faults --test kubernetes -- --deny warnings
+	$(CARGO) clippy --locked --package quorate-tests --test faults --test doors --test kubernetes -- --deny warnings
 	$(CARGO) clippy --locked --package quorate-operator --features stop-at-write --all-targets -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --workspace --no-deps
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --locked check; \

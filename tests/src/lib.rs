@@ -1,7 +1,7 @@
 //! Whole-system tests: what they share.
 //!
 //! [`cluster`] runs local clusters of the product's processes, [`client`] and [`grpc`] talk to them, [`load`] puts load on them.
-//! [`mod@bench`] measures. [`dns`] is a name server whose answers a test changes, [`netns`] a network whose links it breaks.
+//! [`programs`] runs what people put before a limiter. [`mod@bench`] measures. [`dns`] is a name server whose answers a test changes, [`netns`] a network whose links it breaks.
 //! [`kubernetes`] is a Kubernetes with the operator on it. The tests themselves are in `tests/`.
 #![allow(
     clippy::unwrap_used,
@@ -19,5 +19,6 @@ pub mod grpc;
 pub mod kubernetes;
 pub mod load;
 pub mod netns;
+pub mod programs;
 pub mod simulation;
 pub mod storage_suite;

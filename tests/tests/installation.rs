@@ -152,14 +152,15 @@ fn dashboard_asks_for_metrics_that_are_there() {
 
 #[test]
 fn pages_about_doors_show_what_their_recipes_hold() {
-    let unindented = |text: &str| text.lines().map(|line| format!("{}\n", line.trim_start())).collect::<String>();
+    let unindented = |text: &str| text.lines().map(str::trim_start).collect::<Vec<_>>().join("\n");
     let recipes: Vec<_> = std::fs::read_dir(file("docs/doors/recipes"))
         .unwrap()
         .map(|entry| unindented(&read_to_string(entry.unwrap().path()).unwrap()))
         .collect();
     for (page, language, count) in [("envoy", "yaml", 3), ("authorize", "nginx", 1), ("authorize", "yaml", 1)] {
         let text = text(&format!("docs/doors/{page}.md"));
-        let blocks = text.split(&format!("```{language}\n")).skip(1).filter_map(|rest| rest.split("```").next());
+        let fence = format!("```{language}\n");
+        let blocks = text.split(&fence).skip(1).filter_map(|rest| rest.split("```").next());
         // A policy, and what is not tested with the real program.
         let shown = blocks.filter(|block| !block.contains("kind: QuotaPolicy") && !block.contains("forwardAuth"));
         let shown: Vec<_> = shown.map(unindented).collect();
