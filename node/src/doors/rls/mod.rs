@@ -1,6 +1,6 @@
 //! Envoy's rate limit service over gRPC, `envoy.service.ratelimit.v3`, with gRPC's own health service and reflection.
 //!
-//! [`request`] reads what Envoy asks, [`response`] words what it is told, [`health`] says whether to ask here. An error of
+//! `request` reads what Envoy asks, `response` words what it is told, `health` says whether to ask here. An error of
 //! gRPC is what Envoy lets requests through on by default, so there is one only where nothing can be known: for a node
 //! without state, and for requests that no client of Envoy's can bring about.
 
