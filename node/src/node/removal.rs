@@ -63,7 +63,7 @@ impl<P: Platform> Node<P> {
     }
 
     /// Waits until this node must be started anew: its cluster removed it while it was away, and what it keeps is to be
-    /// put aside, which [`Disk::open`] does.
+    /// put aside, which [`Disk::open`](crate::storage::Disk::open) does.
     pub async fn starts_anew(&self) {
         loop {
             let mut changed = std::pin::pin!(self.anew_changed.notified());

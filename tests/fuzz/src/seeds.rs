@@ -55,7 +55,7 @@ fn history() -> (Vec<Batch>, StateMachine) {
     add(2, vec![commands(1, vec![Command::ChangePolicies(put)])], &mut state);
     for sequence in 2..6 {
         let entries = vec![("client_id".to_owned(), format!("client-{}", sequence % 2))];
-        let descriptors = vec![Descriptor { entries, hits: None }];
+        let descriptors = vec![Descriptor { entries, hits: None, limit: None }];
         let request = Request { domain: "default".to_owned(), descriptors, hits: 2 };
         let matched = state.rules().match_request(&request);
         let (revision, charges) = (matched.revision, matched.charges);
