@@ -7,8 +7,8 @@ use quorate_tests::client::{Outcome, limit, policy};
 use quorate_tests::cluster::{ADMIN_PORT, DATA_PORT, GOSSIP_PORT, Node, PATIENCE, Plan, RAFT_PORT, eventually, pause};
 use serde_json::json;
 
-/// How long a node may take to see that it cannot start.
-const ENDS_WITHIN: Duration = Duration::from_secs(10);
+/// How long a node may take to see that it cannot start: it waits 30 s for a data folder that another process holds.
+const ENDS_WITHIN: Duration = Duration::from_secs(45);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_settings_each_ends_the_node_with_a_message_that_names_it() {
@@ -195,7 +195,7 @@ async fn policies_validated_offline_the_wrong_ones_are_named() {
 async fn fails(node: &Node, words: &[&str]) -> Result<(), String> {
     let already = node.log().len();
     node.start();
-    let Ok(status) = tokio::time::timeout(ENDS_WITHIN, node.ended(PATIENCE)).await else {
+    let Ok(status) = tokio::time::timeout(ENDS_WITHIN, node.ended(2 * ENDS_WITHIN)).await else {
         node.kill();
         return Err(format!("it goes on: {}", &node.log()[already..]));
     };
