@@ -21,7 +21,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tower::service_fn;
 
+use crate::context::Context;
+use crate::events::Events;
 use crate::limiter::{Limiters, Ports};
+use crate::metrics::Metrics;
 use crate::sync::lock;
 
 /// The namespace of everything, unless told.
@@ -96,6 +99,18 @@ impl World {
         let routes = Router::new().fallback(node).with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
         Limiters::new(Ports { http: port, admin: port })
+    }
+
+    /// What an operator in it works with.
+    pub async fn context(&self) -> Context {
+        let client = self.client();
+        Context {
+            events: Events::new(client.clone(), "test".to_owned()),
+            client,
+            limiters: self.limiters().await,
+            namespaces: Vec::new(),
+            metrics: Arc::new(Metrics::new().unwrap()),
+        }
     }
 
     pub fn put(&self, path: &str, object: Value) {

@@ -83,6 +83,12 @@ impl Recipe {
             recipe.change(&place(&theirs), &place(node))
         })
     }
+
+    /// Makes these changes too, and writes it down.
+    fn write(self, more: &[(&str, &str)], file: &Path) {
+        let recipe = more.iter().fold(self, |recipe, (place, with)| recipe.change(place, with));
+        std::fs::write(file, recipe.text).expect("the recipe is written");
+    }
 }
 
 /// A running Envoy or nginx; it ends with this.
@@ -110,9 +116,8 @@ impl Program {
             .change("{address: 0.0.0.0, port_value: 10000}", &place(&address))
             .change("{address: 127.0.0.1, port_value: 8000}", &place(&backend.address))
             .nodes(nodes, place, ports);
-        let recipe = more.iter().fold(recipe, |recipe, (place, with)| recipe.change(place, with));
         let file = cluster.dir().join(format!("envoy-{number}.yaml"));
-        std::fs::write(&file, recipe.text).expect("the recipe is written");
+        recipe.write(more, &file);
         let mut command = Command::new(binary("ENVOY_BIN"));
         command.arg("-c").arg(file).args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"]);
         Self::start(command, address, cluster.dir().join(format!("envoy-{number}.log"))).await
@@ -138,9 +143,8 @@ impl Program {
             .change("listen 8080;", &format!("listen {address};"))
             .change("server 127.0.0.1:8000;", &format!("server {};", backend.address))
             .nodes(nodes, |at| format!("server {at};"), [20001, 20002, 20003]);
-        let recipe = more.iter().fold(recipe, |recipe, (place, with)| recipe.change(place, with));
         let file = dir.join("nginx.conf");
-        std::fs::write(&file, recipe.text).expect("the recipe is written");
+        recipe.write(more, &file);
         let mut command = Command::new(binary("NGINX_BIN"));
         let globals = format!("daemon off; pid {}/pid; error_log stderr;", dir.display());
         command.arg("-p").arg(&dir).arg("-c").arg(file).arg("-e").arg("stderr").arg("-g").arg(globals);

@@ -1,16 +1,12 @@
 //! Resources, and a world with them, for the tests of this folder.
 
-use std::sync::Arc;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use quorate_crds::{QuotaPolicy, RateLimitCluster};
 use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::events::Events;
 use crate::in_memory::World;
-use crate::metrics::Metrics;
 
 /// A policy `NAMESPACE/NAME` for `CLUSTER` or `NAMESPACE/CLUSTER`, of this many hits a minute.
 pub(crate) fn policy(name: &str, cluster: &str, limit: i64) -> QuotaPolicy {
@@ -75,14 +71,7 @@ pub(crate) async fn serving() -> (World, Context) {
     let first =
         json!({ "metadata": { "name": "default", "namespace": "quorate" }, "spec": policy("q/d", "e", 10).spec });
     world.hold("builtin", &[first]);
-    let client = world.client();
-    let context = Context {
-        events: Events::new(client.clone(), "test".to_owned()),
-        client,
-        limiters: world.limiters().await,
-        namespaces: Vec::new(),
-        metrics: Arc::new(Metrics::new().unwrap()),
-    };
+    let context = world.context().await;
     (world, context)
 }
 

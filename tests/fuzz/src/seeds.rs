@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::{env, fs};
 
 use quorate_limits::{
-    Algorithm, Batch, ClusterTime, Command, Descriptor, Enforcement, KeyMatch, Limit, OnUnavailable, Owner, Part,
-    Policy, PolicyChange, PolicyName, Request, Run, SessionId, Settings, StateMachine, ValueMatch, encode_outcomes,
+    Algorithm, Batch, ClusterTime, Command, Enforcement, KeyMatch, Limit, OnUnavailable, Owner, Part, Policy,
+    PolicyChange, PolicyName, Request, Run, SessionId, Settings, StateMachine, ValueMatch, encode_outcomes,
 };
 use quorate_node::consensus::wire::{
     Append, AppendAnswer, Envelope, Kind, PromiseAsk, Read, Refusal, SnapshotPiece, Transfer, VoteAsk, encode,
@@ -54,9 +54,7 @@ fn history() -> (Vec<Batch>, StateMachine) {
     let commands = |sequence, commands| Part::Commands { session: SESSION, sequence, commands: Arc::new(commands) };
     add(2, vec![commands(1, vec![Command::ChangePolicies(put)])], &mut state);
     for sequence in 2..6 {
-        let entries = vec![("client_id".to_owned(), format!("client-{}", sequence % 2))];
-        let descriptors = vec![Descriptor { entries, hits: None, limit: None }];
-        let request = Request { domain: "default".to_owned(), descriptors, hits: 2 };
+        let request = Request { hits: 2, ..Request::of_client(&format!("client-{}", sequence % 2)) };
         let matched = state.rules().match_request(&request);
         let (revision, charges) = (matched.revision, matched.charges);
         let decide = Command::Decide { revision, charges: charges.clone() };

@@ -3,21 +3,13 @@
 use bytes::Bytes;
 use hyper::Method;
 use quorate_tests::client::{Answer, Client, limit, policy};
-use quorate_tests::cluster::{Cluster, Node, PATIENCE, Plan, eventually};
+use quorate_tests::cluster::{Node, PATIENCE, Plan, eventually};
 use serde_json::{Value, json};
+
+use super::gateways::{hourly, leaderless, put};
 
 /// Time enough on any machine.
 const AT: &str = "/v1/authorize?timeout=3s";
-
-async fn put(cluster: &Cluster, policies: &[Value]) {
-    for policy in policies {
-        cluster.node(0).admin_client().put_policy(policy).await.unwrap();
-    }
-}
-
-fn hourly(name: &str, prefix: &str, hits: u64) -> Value {
-    policy(name, prefix, &json!([limit("FixedWindow", hits, "1h")]))
-}
 
 async fn ask(node: &Node, id: &str, path: &str) -> Answer {
     node.client().header("x-client-id", id.as_bytes()).get(path).await.unwrap()
@@ -150,18 +142,8 @@ async fn descriptor_is_made_of_what_the_setting_names() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_leader_each_policy_says_what_is_answered() {
-    let cluster = Plan::of(3).start().await;
-    let mut open = hourly("open", "open-", 5);
-    open["spec"]["onUnavailable"] = json!("Allow");
-    put(&cluster, &[open, hourly("shut", "shut-", 5)]).await;
+    let cluster = leaderless().await;
     let node = cluster.node(0);
-    eventually(PATIENCE, "it has both policies", async || {
-        let answer = node.client().get("/v1/policies/default/shut").await.map_err(|error| error.to_string())?;
-        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
-    })
-    .await;
-    cluster.node(1).kill();
-    cluster.node(2).kill();
     for (id, query, answered) in [
         ("open-a", "timeout=200ms", (200, "allow-unavailable")),
         ("open-a", "", (200, "allow-unavailable")),

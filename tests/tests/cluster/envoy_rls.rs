@@ -5,13 +5,15 @@ use std::net::SocketAddr;
 use http_body_util::BodyExt as _;
 use prost::Message as _;
 use quorate_tests::client::{limit, policy};
-use quorate_tests::cluster::{Cluster, Node, PATIENCE, Plan, Signal, eventually};
+use quorate_tests::cluster::{Node, PATIENCE, Plan, Signal, eventually};
 use quorate_tests::grpc::{
     Connection, Descriptor, OK, OVER_LIMIT, RateLimitOverride, RateLimitRequest, RateLimitResponse, SHOULD_RATE_LIMIT,
     unframed,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::task::JoinSet;
+
+use super::gateways::{hourly, leaderless, put};
 
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
@@ -22,12 +24,6 @@ const MINUTE: i32 = 2;
 
 async fn connection(node: &Node) -> Connection {
     Connection::open(node.grpc()).await.unwrap()
-}
-
-async fn put(cluster: &Cluster, policies: &[Value]) {
-    for policy in policies {
-        cluster.node(0).admin_client().put_policy(policy).await.unwrap();
-    }
 }
 
 fn client(id: &str) -> Descriptor {
@@ -41,10 +37,6 @@ fn of(descriptors: &[Descriptor]) -> RateLimitRequest {
 /// What is left of a client's limit, asked at another door.
 async fn left(node: &Node, id: &str) -> u64 {
     node.client().check(id).await.unwrap().remaining_quota.unwrap()
-}
-
-fn hourly(name: &str, prefix: &str, hits: u64) -> Value {
-    policy(name, prefix, &json!([limit("FixedWindow", hits, "1h")]))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,18 +260,8 @@ async fn request_that_no_client_can_bring_about_is_an_error_and_one_that_a_clien
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_leader_each_policy_says_what_is_answered() {
-    let cluster = Plan::of(3).start().await;
-    let mut open = hourly("open", "open-", 5);
-    open["spec"]["onUnavailable"] = json!("Allow");
-    put(&cluster, &[open, hourly("shut", "shut-", 5)]).await;
+    let cluster = leaderless().await;
     let node = cluster.node(0);
-    eventually(PATIENCE, "it has both policies", async || {
-        let answer = node.client().get("/v1/policies/default/shut").await.map_err(|error| error.to_string())?;
-        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
-    })
-    .await;
-    cluster.node(1).kill();
-    cluster.node(2).kill();
     let mut envoy = connection(node).await;
     for (ask, code, decision) in [
         (of(&[client("open-a")]), OK, "allow-unavailable"),

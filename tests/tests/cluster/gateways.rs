@@ -1,16 +1,45 @@
-//! The doors for gateways while a leader dies: never more than the limit, and decisions again soon.
+//! The doors for gateways while a leader dies: never more than the limit, and decisions again soon. And what the tests of
+//! each of these doors begin with.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use quorate_tests::client::{Client, limit, policy};
-use quorate_tests::cluster::{Node, PATIENCE, Plan, eventually, figure};
+use quorate_tests::cluster::{Cluster, Node, PATIENCE, Plan, eventually, figure};
 use quorate_tests::grpc::{Connection, RateLimitRequest};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 const LIMIT: u64 = 4000;
+
+pub(super) async fn put(cluster: &Cluster, policies: &[Value]) {
+    for policy in policies {
+        cluster.node(0).admin_client().put_policy(policy).await.unwrap();
+    }
+}
+
+pub(super) fn hourly(name: &str, prefix: &str, hits: u64) -> Value {
+    policy(name, prefix, &json!([limit("FixedWindow", hits, "1h")]))
+}
+
+/// Three nodes of which only the first is left, with two policies of five hits an hour: `open`, which allows what cannot be
+/// decided, and `shut`, which does not. They meet ids that begin with `open-` and `shut-`.
+pub(super) async fn leaderless() -> Cluster {
+    let cluster = Plan::of(3).start().await;
+    let mut open = hourly("open", "open-", 5);
+    open["spec"]["onUnavailable"] = json!("Allow");
+    put(&cluster, &[open, hourly("shut", "shut-", 5)]).await;
+    let node = cluster.node(0);
+    eventually(PATIENCE, "it has both policies", async || {
+        let answer = node.client().get("/v1/policies/default/shut").await.map_err(|error| error.to_string())?;
+        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
+    })
+    .await;
+    cluster.node(1).kill();
+    cluster.node(2).kill();
+    cluster
+}
 
 enum Door {
     RateLimitService(Connection),

@@ -4,10 +4,8 @@ use kube::runtime::reflector::Lookup as _;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::events::Events;
 use crate::in_memory::{NAMESPACE, World, failure};
 use crate::limiter::Limiters;
-use crate::metrics::Metrics;
 
 const CLUSTER: &str = "/apis/quorate.dev/v1alpha1/namespaces/shop/ratelimitclusters/edge";
 const SET: &str = "/apis/apps/v1/namespaces/shop/statefulsets/edge";
@@ -46,14 +44,7 @@ impl Scene {
     async fn asked_for() -> Self {
         let world = World::default();
         world.put(CLUSTER, spec(&json!({})));
-        let client = world.client();
-        let context = Context {
-            events: Events::new(client.clone(), "test".to_owned()),
-            client,
-            limiters: world.limiters().await,
-            namespaces: Vec::new(),
-            metrics: Arc::new(Metrics::new().unwrap()),
-        };
+        let context = world.context().await;
         Self { world, shared: Arc::new(Shared::new(context)) }
     }
 
