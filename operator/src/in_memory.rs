@@ -18,7 +18,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tower::service_fn;
 
 use crate::context::Context;
@@ -29,6 +29,13 @@ use crate::sync::lock;
 
 /// The namespace of everything, unless told.
 pub const NAMESPACE: &str = "shop";
+/// How long a scenario waits before it fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Awaits what a scenario is about, which never comes when the product is at fault.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
 
 #[derive(Default)]
 struct Inner {
@@ -40,6 +47,8 @@ struct Inner {
     changes: Vec<(u64, String, &'static str, Value)>,
     /// What was written, in order: method and path.
     writes: Vec<String>,
+    /// What was read, in order: path, or node and path. Watches are not among it.
+    reads: Vec<String>,
     /// Answers instead of what would be: the beginning of method and path, and the answer, once each.
     instead: Vec<(String, u16, Value)>,
     /// What the node of each pod says, by the last number of its address.
@@ -140,12 +149,12 @@ impl World {
 
     /// Awaits what `probe` wants.
     pub async fn until<T>(&self, what: &str, probe: impl Fn(&Self) -> Option<T>) -> T {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + PATIENCE;
         loop {
             if let Some(found) = probe(self) {
                 return found;
             }
-            assert!(Instant::now() < end, "waited in vain: {what}; {:#?}", self.inner().objects);
+            assert!(Instant::now() < end, "waited in vain for {what}; {:#?}", self.inner().objects);
             sleep(Duration::from_millis(5)).await;
         }
     }
@@ -183,11 +192,18 @@ impl World {
         writes
     }
 
+    /// What was read since the last question: `/api/v1/pods`, `node 0 /v1/cluster`.
+    pub fn reads(&self) -> Vec<String> {
+        std::mem::take(&mut self.inner().reads)
+    }
+
     /// `None` for a watch, which is answered as soon as there is something to tell.
     fn answer(&self, method: &Method, path: &str, query: &str, body: &Value) -> (u16, Option<Value>) {
         let mut inner = self.inner();
         if *method != Method::GET {
             inner.writes.push(format!("{method} {path}"));
+        } else if !query.contains("watch=true") {
+            inner.reads.push(path.to_owned());
         }
         if let Some(answer) = inner.instead(&format!("{method} {path}?{query}")) {
             return (answer.0, Some(answer.1));
@@ -397,7 +413,9 @@ async fn node(
     let address: std::net::SocketAddrV4 = host.parse().unwrap();
     let number = address.ip().octets()[3];
     let mut inner = world.inner();
-    if method != Method::GET {
+    if method == Method::GET {
+        inner.reads.push(format!("node {} {}", number - 1, uri.path()));
+    } else {
         inner.writes.push(format!("{method} node {} {}", number - 1, uri.path()));
     }
     if let Some((status, answer)) = inner.instead(&format!("{method} node {} {}", number - 1, uri.path())) {

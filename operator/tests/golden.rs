@@ -119,6 +119,9 @@ fn budget_leaves_a_majority_of_the_voters_at_each_size() {
         (5, 5, 3, Some(4)),
         (3, 5, 5, Some(4)),
         (1, 3, 3, Some(3)),
+        // In between an even number votes: of two nobody can be missed, of four one.
+        (3, 3, 2, Some(3)),
+        (5, 5, 4, Some(4)),
     ] {
         assert_eq!(budget(wanted, pods, voters), min_available, "{pods} of {wanted} pods, {voters} voters");
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tokio::spawn;
 
 use super::*;
-use crate::in_memory::{World, failure};
+use crate::in_memory::{World, failure, within};
 
 const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/shop/leases/operator";
 
@@ -18,7 +18,7 @@ fn holder(world: &World) -> Value {
 
 async fn holding(world: &World, me: &str) -> Election {
     let mut election = elect(world, me);
-    election.acquire().await;
+    within("the lease", election.acquire()).await;
     election
 }
 
@@ -70,7 +70,7 @@ async fn lease_held_its_holder_vanishes_and_another_takes_it_once_it_has_run_out
     drop(holding(&world, "first").await);
     let started = Instant::now();
     let mut second = elect(&world, "second");
-    second.acquire().await;
+    within("the lease", second.acquire()).await;
     let waited = started.elapsed();
     assert!(waited > DURATION && waited <= DURATION + 2 * PAUSE, "{waited:?}");
     assert_eq!((holder(&world), &world.get(PATH).unwrap()["spec"]["leaseTransitions"]), ("second".into(), &2.into()));
@@ -84,7 +84,7 @@ async fn lease_held_released_is_taken_at_once() {
     timeout(PAUSE, second.acquire()).await.expect_err("it is held");
     let started = Instant::now();
     first.release().await;
-    second.acquire().await;
+    within("the lease", second.acquire()).await;
     assert!(started.elapsed() <= PAUSE, "{:?}", started.elapsed());
 }
 
@@ -117,7 +117,7 @@ async fn lease_held_taken_by_another_says_so_to_its_holder() {
     let world = World::default();
     let mut first = holding(&world, "first").await;
     world.change(PATH, &json!({ "spec": { "holderIdentity": "second" } }));
-    let why = first.keep().await;
+    let why = within("the lease to be lost", first.keep()).await;
     assert!(why.contains("second"), "{why}");
 }
 
@@ -131,7 +131,7 @@ async fn lease_held_that_cannot_be_renewed_is_given_up_before_another_may_take_i
             world.answer_instead(&format!("PUT {PATH}"), status, failure(status, "InternalError"));
         }
         let started = Instant::now();
-        let why = first.keep().await;
+        let why = within("the lease to be lost", first.keep()).await;
         let lasted = started.elapsed();
         assert!(why.contains("was not renewed"), "{why}");
         assert!(lasted >= RENEW_WITHIN && lasted + PAUSE < DURATION, "{status}: {lasted:?}");

@@ -4,6 +4,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::in_memory::within;
 
 /// A node that answers each connection with these bytes, and a client of it.
 async fn node_that_says(answer: &'static [u8]) -> (Limiters, Target) {
@@ -49,9 +50,9 @@ async fn node_that_is_not_there_is_not_sent_to() {
 #[tokio::test(start_paused = true)]
 async fn node_that_says_nothing_is_given_up() {
     let (limiters, target) = node_that_says(b"").await;
-    let error = limiters.cluster(&target).await.unwrap_err();
+    let error = within("the look to be given up", limiters.cluster(&target)).await.unwrap_err();
     assert_eq!(error.failure, Failure::Late(LOOK_DEADLINE));
-    let error = limiters.decommission(&target, HexId(1)).await.unwrap_err();
+    let error = within("the change to be given up", limiters.decommission(&target, HexId(1))).await.unwrap_err();
     assert_eq!(error.failure, Failure::Late(CHANGE_DEADLINE));
 }
 

@@ -25,7 +25,7 @@ const SPREAD_WITHIN: Duration = Duration::from_millis(1500);
 const SPREAD_PAUSE: Duration = Duration::from_millis(20);
 /// The pod that answered last is asked first, and the others only when it has not answered for this long, which is more than
 /// a node takes that waits for other nodes.
-const OTHERS_AFTER: Duration = Duration::from_millis(500);
+pub(super) const OTHERS_AFTER: Duration = Duration::from_millis(500);
 
 /// One look at a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]

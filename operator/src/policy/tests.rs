@@ -3,9 +3,9 @@
 
 use serde_json::json;
 
-use super::testing::{CLUSTER, ENFORCED, apply, founded, path, serving, told};
+use super::testing::{CLUSTER, ENFORCED, apply, founded, path, policy, serving, told};
 use super::*;
-use crate::in_memory::{World as Memory, failure};
+use crate::in_memory::{World as Memory, failure, within};
 
 const POLICIES: &str = "GET /apis/quorate.dev/v1alpha1/quotapolicies?";
 
@@ -130,6 +130,27 @@ async fn policy_that_cannot_be_read_and_was_told_of_is_left_alone_by_an_operator
 }
 
 #[tokio::test]
+async fn policies_that_cannot_be_read_are_each_told_of_once_until_they_change() {
+    let (memory, context) = serving().await;
+    let running = Running::start(memory, context);
+    let path_of = |name| path(&format!("shop/{name}"));
+    for name in ["a", "b", "c"] {
+        let mut unreadable = serde_json::to_value(policy(&format!("shop/{name}"), "edge", 1)).unwrap();
+        unreadable["spec"]["onUnavailable"] = "Perhaps".into();
+        running.memory.put(&path_of(name), unreadable);
+        running.until_told(&format!("shop/{name}"), "Accepted=False Invalid, Enforced=False Invalid").await;
+    }
+    let reads = running.memory.reads();
+    let looked_at = |name| reads.iter().filter(|read| **read == path_of(name)).count();
+    assert_eq!(["a", "b", "c"].map(looked_at), [1, 1, 1], "those told of are not looked at again");
+    let otherwise = json!({ "metadata": { "generation": 2 }, "spec": { "onUnavailable": "Maybe" } });
+    running.memory.change(&path_of("a"), &otherwise);
+    running.until_told("shop/a", "Accepted=False Invalid, Enforced=False Invalid").await;
+    let message = running.memory.get(&path_of("a")).unwrap()["status"]["conditions"][0]["message"].to_string();
+    assert!(message.contains("Maybe"), "{message}");
+}
+
+#[tokio::test]
 async fn operator_running_told_to_stop_ends() {
     let (memory, context) = serving().await;
     apply(&memory, "shop/a", "edge", 1);
@@ -137,5 +158,5 @@ async fn operator_running_told_to_stop_ends() {
     let running = tokio::spawn(run(context, stopping));
     memory.until("the policy in force", |memory| (told(memory, "shop/a") == ENFORCED).then_some(())).await;
     stop.send_replace(true);
-    running.await.unwrap();
+    within("the operator to end", running).await.unwrap();
 }

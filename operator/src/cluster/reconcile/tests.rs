@@ -4,7 +4,7 @@ use kube::runtime::reflector::Lookup as _;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::in_memory::{NAMESPACE, World, failure};
+use crate::in_memory::{NAMESPACE, World, failure, within};
 use crate::limiter::Limiters;
 
 const CLUSTER: &str = "/apis/quorate.dev/v1alpha1/namespaces/shop/ratelimitclusters/edge";
@@ -395,6 +395,6 @@ async fn leader_that_is_another_now_is_noticed_by_its_pulse() {
                 tell.send(key).unwrap();
             }
         }) => {}
-        key = told => assert_eq!(key.unwrap().name, "edge"),
+        key = within("the pulse to tell", told) => assert_eq!(key.unwrap().name, "edge"),
     }
 }

@@ -2,10 +2,11 @@
 
 use serde_json::json;
 
+use super::super::table::OTHERS_AFTER;
 use super::super::testing::{CLUSTER, ENFORCED, apply, founded, node, path, serving, told};
 use super::*;
 use crate::in_memory;
-use crate::in_memory::failure;
+use crate::in_memory::{failure, within};
 
 /// A keeper of `shop/edge`, and its world.
 struct Scene {
@@ -35,6 +36,12 @@ impl Scene {
         scene
     }
 
+    /// The operator has ended, and another begins, which knows only what it is told.
+    fn anew(self) -> Self {
+        let Keeper { key, context, world, .. } = self.keeper;
+        Self { keeper: Keeper::new(key, context, world), ..self }
+    }
+
     /// One pass, by what there is now.
     async fn passes(&mut self) -> bool {
         self.keeper.world = Arc::new(World::still(&self.memory));
@@ -44,7 +51,7 @@ impl Scene {
     /// One pass, by what there was before the last.
     async fn passes_by_a_late_watch(&mut self) -> bool {
         let (_waker, woken) = watch::channel(());
-        self.keeper.pass(&woken).await
+        within("a pass", self.keeper.pass(&woken)).await
     }
 
     /// The operator's policies that the cluster holds.
@@ -104,11 +111,22 @@ async fn policies_in_force_pass_again_writes_nothing_even_by_a_late_watch() {
 
 #[tokio::test]
 async fn policies_in_force_operator_anew_pushes_and_writes_nothing() {
-    let scene = Scene::holding(&[("shop/a", 1), ("shop/b", 2)]).await;
-    let mut anew =
-        Scene { keeper: Keeper::new(edge(), scene.keeper.context.clone(), Arc::clone(&scene.keeper.world)), ..scene };
+    let mut anew = Scene::holding(&[("shop/a", 1), ("shop/b", 2)]).await.anew();
     assert!(anew.passes().await);
     assert_eq!(anew.memory.writes(), [""; 0]);
+}
+
+#[tokio::test]
+async fn policies_in_force_operator_anew_whom_no_pod_answers_writes_only_of_what_changed_since() {
+    let mut anew = Scene::holding(&[("shop/a", 1), ("shop/b", 2)]).await.anew();
+    apply(&anew.memory, "shop/b", "edge", 3);
+    for ordinal in 0..3 {
+        anew.memory.node_says(ordinal, None);
+    }
+    assert!(!anew.passes().await);
+    assert_eq!(anew.told("shop/a"), ENFORCED, "nobody has said that it is not any more");
+    assert_eq!(anew.told("shop/b"), "Accepted=Unknown NotSent, Enforced=False NotSent");
+    assert_eq!(anew.writes(), [format!("PATCH {}/status", path("shop/b"))]);
 }
 
 #[tokio::test]
@@ -329,6 +347,22 @@ async fn pod_that_answered_last_is_asked_alone_and_the_others_when_it_is_silent(
     scene.memory.node_says(second, Some(node(second)));
     assert!(scene.passes().await);
     assert_eq!(scene.keeper.table.answered().unwrap().pod, format!("edge-{second}"));
+}
+
+#[tokio::test]
+async fn pod_that_answered_last_answers_again_and_no_other_is_asked() {
+    let mut scene = Scene::holding(&[("shop/a", 1)]).await;
+    let asked = loop {
+        scene.memory.reads();
+        let begun = Instant::now();
+        assert!(scene.passes().await);
+        // The others may be asked when it was slow, which is then the machine.
+        if begun.elapsed() < OTHERS_AFTER {
+            break scene.memory.reads();
+        }
+    };
+    let answered = &scene.keeper.table.answered().unwrap().pod;
+    assert_eq!(asked, [format!("{} /v1/cluster", answered.replace("edge-", "node "))]);
 }
 
 #[tokio::test]
