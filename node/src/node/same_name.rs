@@ -22,8 +22,9 @@ impl<P: Platform> Node<P> {
             for peer in self.gossip.peers().iter().filter(|peer| self.has_name(peer)) {
                 if answers_as::<P>(&*transport, &peer.raft_address, peer.node).await && !self.is_member() {
                     self.refuse(format!(
-                        "another node of the cluster runs under NODE_ID {} at {}, as node {:016x}: give this node another \
-                         NODE_ID",
+                        "another node of the cluster runs under NODE_ID {} at {}, as node {:016x}: set NODE_ID to a name \
+                         that no other node has and start this node again; or, if it is to take that node's place, stop \
+                         that one first",
                         peer.name, peer.raft_address, peer.node
                     ));
                     return;

@@ -171,7 +171,12 @@ async fn second_node_under_the_name_of_a_member_is_refused_and_the_member_stays(
     stranger.start();
     let said = refusal(stranger).await;
     let running = format!("runs under NODE_ID {} at {}:{RAFT_PORT}", member.name(), member.ip());
-    assert!(said.contains(&running) && said.contains("give this node another NODE_ID"), "{said}");
+    assert!(
+        said.contains(&running)
+            && said.contains("set NODE_ID to a name that no other node has")
+            && said.contains("stop that one first"),
+        "{said}"
+    );
     assert_unharmed(&cluster, &before).await;
 }
 
