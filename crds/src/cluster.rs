@@ -256,8 +256,8 @@ pub enum RolloutStrategy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Recovery {
-    /// A member whose disk came back empty is swapped for the new one once its old self was away this long; at once if its
-    /// claim was deleted.
+    /// A member whose disk came back empty is swapped for the new one once its old self was away this long; one an hour,
+    /// unless its claim was deleted.
     #[serde(default = "two_minutes")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('10s') && duration(self) <= duration('24h')")
         .message("is out of bounds; give 10s to 24h"))]
