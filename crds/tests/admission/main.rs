@@ -5,43 +5,23 @@
 //! last word, and may be asked with the same tables.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may")]
 
+mod case;
 mod schema;
 
 use kube::CustomResourceExt;
 use quorate_crds::{QuotaPolicy, RateLimitCluster, parse_policy};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Case {
-    name: String,
-    metadata_name: Option<String>,
-    spec: Value,
-    old: Option<Value>,
-    /// By the API server.
-    refused: Option<String>,
-    refused_by_node: Option<String>,
-    because: Option<String>,
-}
+use case::Case;
 
-impl Case {
-    fn object(&self, kind: &str, spec: &Value) -> Value {
-        let name = self.metadata_name.as_deref().unwrap_or("edge");
-        json!({"apiVersion": "quorate.dev/v1alpha1", "kind": kind, "metadata": {"name": name, "namespace": "shop"}, "spec": spec})
-    }
-}
-
-fn cases(table: &str) -> Vec<Case> {
-    serde_yaml::from_str(table).unwrap()
-}
+const NAMESPACE: &str = "shop";
 
 fn policies() -> Vec<Case> {
-    cases(include_str!("quotapolicies.yaml"))
+    Case::all(include_str!("quotapolicies.yaml"))
 }
 
 fn clusters() -> Vec<Case> {
-    cases(include_str!("ratelimitclusters.yaml"))
+    Case::all(include_str!("ratelimitclusters.yaml"))
 }
 
 /// The schema of the first version, as an API server is given it.
@@ -65,8 +45,8 @@ fn api_server_admits_what_the_table_says() {
     ] {
         assert!(cases.iter().any(|case| case.refused.is_none()) && cases.len() > 40, "the table is all there");
         for case in cases {
-            let old = case.old.as_ref().map(|spec| case.object(kind, spec));
-            let found = schema::refusals(&schema, &case.object(kind, &case.spec), old.as_ref());
+            let old = case.old.as_ref().map(|spec| case.object(kind, NAMESPACE, spec));
+            let found = schema::refusals(&schema, &case.object(kind, NAMESPACE, &case.spec), old.as_ref());
             check(&case, &found, case.refused.as_ref(), "an API server");
         }
     }
@@ -75,7 +55,7 @@ fn api_server_admits_what_the_table_says() {
 #[test]
 fn limiter_admits_what_the_table_says() {
     for case in policies() {
-        let text = case.object("QuotaPolicy", &case.spec).to_string();
+        let text = case.object("QuotaPolicy", NAMESPACE, &case.spec).to_string();
         let found: Vec<String> = match parse_policy(text.as_bytes(), false) {
             Ok(_) => Vec::new(),
             Err(errors) => errors.iter().map(ToString::to_string).collect(),
@@ -94,7 +74,7 @@ fn limiter_admits_what_the_table_says() {
 fn cluster_admitted_reads_as_its_type() {
     for case in clusters().iter().filter(|case| case.refused.is_none()) {
         // An API server drops a null that has a default before anybody reads the object.
-        let mut object = case.object("RateLimitCluster", &case.spec);
+        let mut object = case.object("RateLimitCluster", NAMESPACE, &case.spec);
         object["spec"].as_object_mut().unwrap().retain(|_, value| !value.is_null());
         let read: Result<RateLimitCluster, _> = serde_json::from_value(object);
         assert!(read.is_ok(), "{}: {}", case.name, read.unwrap_err());
@@ -161,7 +141,7 @@ fn policy_with_too_many_overrides_is_refused_by_both() {
             refused_by_node: None,
             because: None,
         };
-        let object = case.object("QuotaPolicy", &case.spec);
+        let object = case.object("QuotaPolicy", NAMESPACE, &case.spec);
         assert_eq!(schema::refusals(&schema_of::<QuotaPolicy>(), &object, None).is_empty(), admitted, "{count}");
         assert_eq!(parse_policy(object.to_string().as_bytes(), false).is_ok(), admitted, "{count}");
     }

@@ -7,20 +7,12 @@ use quorate_tests::cluster::{eventually, figure};
 use quorate_tests::kubernetes::lab::{Lab, PATIENCE};
 use quorate_tests::kubernetes::objects::{API_VERSION, condition, policy};
 use quorate_tests::kubernetes::space::Space;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Case {
-    name: String,
-    metadata_name: Option<String>,
-    spec: Value,
-    /// The spec there was before.
-    old: Option<Value>,
-    /// Words of the refusal; `None` for a spec that is admitted.
-    refused: Option<String>,
-}
+use case::Case;
+
+#[path = "../../../crds/tests/admission/case.rs"]
+mod case;
 
 pub async fn specs_are_admitted_and_refused_in_the_words_of_their_tables(lab: &Lab) {
     lab.install_operator().await;
@@ -28,8 +20,7 @@ pub async fn specs_are_admitted_and_refused_in_the_words_of_their_tables(lab: &L
     let (mut admitted, mut refused, mut wrong) = (0, 0, vec![]);
     for (kind, plural) in [("QuotaPolicy", "quotapolicies"), ("RateLimitCluster", "ratelimitclusters")] {
         let table = std::fs::read_to_string(lab.file(&format!("crds/tests/admission/{plural}.yaml"))).unwrap();
-        let cases: Vec<Case> = serde_yaml::from_str(&table).unwrap();
-        for case in &cases {
+        for case in &Case::all(&table) {
             let said = judged(&space, kind, plural, case).await;
             match (&case.refused, &said) {
                 (None, Ok(())) => admitted += 1,
@@ -44,11 +35,8 @@ pub async fn specs_are_admitted_and_refused_in_the_words_of_their_tables(lab: &L
 
 /// What the API server says of a spec, and nothing is changed by it.
 async fn judged(space: &Space<'_>, kind: &str, plural: &str, case: &Case) -> Result<(), String> {
-    let name = case.metadata_name.as_deref().unwrap_or("edge");
-    let mut object = json!({
-        "apiVersion": API_VERSION, "kind": kind, "spec": case.spec,
-        "metadata": {"name": name, "namespace": space.name()},
-    });
+    let name = case.object_name();
+    let mut object = case.object(kind, space.name(), &case.spec);
     let collection = format!("/apis/{API_VERSION}/namespaces/{}/{plural}", space.name());
     let trial = "dryRun=All&fieldValidation=Strict";
     let Some(old) = &case.old else {
@@ -56,8 +44,7 @@ async fn judged(space: &Space<'_>, kind: &str, plural: &str, case: &Case) -> Res
     };
     // One that is paused is brought nowhere by the operator.
     object["spec"]["paused"] = true.into();
-    let mut before = object.clone();
-    before["spec"] = old.clone();
+    let mut before = case.object(kind, space.name(), old);
     before["spec"]["paused"] = true.into();
     let there = asked(space, Method::POST, &collection, &before).await?;
     object["metadata"]["resourceVersion"] = there["metadata"]["resourceVersion"].clone();
