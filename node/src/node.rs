@@ -50,8 +50,6 @@ pub struct NodeOptions {
     pub gossip_address: SocketAddr,
     /// Where its consensus can be reached, `host:port`.
     pub raft_address: String,
-    /// Where its data door can be reached, `host:port`.
-    pub http_address: String,
     /// Nodes that found the cluster; 0 waits to be told.
     pub bootstrap_expect: usize,
     /// The policies a cluster is founded with.
@@ -115,7 +113,6 @@ impl<P: Platform> Node<P> {
             cluster: identity.cluster,
             gossip_address: options.gossip_address,
             raft_address: options.raft_address.clone(),
-            http_address: options.http_address.clone(),
         };
         let gossip = Gossip::start(me, datagrams, contacts)?;
         let link =

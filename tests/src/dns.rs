@@ -155,7 +155,6 @@ mod tests {
             cluster: None,
             gossip_address: datagrams.local_addr().unwrap(),
             raft_address: format!("127.0.0.{host}:1"),
-            http_address: format!("127.0.0.{host}:2"),
         };
         let port = me.gossip_address.port();
         let contacts = DnsContacts::new(format!("nodes.test:{port}").parse().unwrap(), Some(dns.address())).unwrap();

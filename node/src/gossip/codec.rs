@@ -164,8 +164,8 @@ pub(super) fn check(peer: &Peer) -> Result<(), &'static str> {
         Err("its cluster id is 0")
     } else if peer.name.is_empty() || peer.name.len() > NAME_BYTES_MAX {
         Err("its name has not 1 to 63 bytes")
-    } else if peer.raft_address.len() > ADDRESS_BYTES_MAX || peer.http_address.len() > ADDRESS_BYTES_MAX {
-        Err("an address has more than 259 bytes")
+    } else if peer.raft_address.len() > ADDRESS_BYTES_MAX {
+        Err("its address has more than 259 bytes")
     } else if ip.is_unspecified() || ip.is_multicast() || peer.gossip_address.port() == 0 {
         Err("its gossip address cannot be sent to")
     } else {
@@ -315,7 +315,6 @@ pub fn parse_packet(packet: &[u8]) {
         cluster: None,
         gossip_address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
         raft_address: String::new(),
-        http_address: String::new(),
     };
     let rules = Rules { me: Id(Arc::new(nobody)), known: BTreeSet::new(), renewed_lately: false };
     let mut codec = PacketCodec(Arc::new(Mutex::new(rules)));

@@ -42,8 +42,6 @@ pub struct Peer {
     pub gossip_address: SocketAddr,
     /// Where consensus listens, `host:port`.
     pub raft_address: String,
-    /// Where the data door listens, `host:port`.
-    pub http_address: String,
 }
 
 /// Sends and receives datagrams.

@@ -27,7 +27,6 @@ fn peer(node: u8, boot: u64, gossip_address: SocketAddr) -> Peer {
         cluster: CLUSTER,
         gossip_address,
         raft_address: format!("{}:50001", gossip_address.ip()),
-        http_address: format!("{}:20001", gossip_address.ip()),
     }
 }
 
@@ -361,8 +360,8 @@ async fn nodes_on_udp_find_each_other_lose_one_and_find_it_again_at_another_port
     let contacts = Fixed::default();
     let all = [start_udp(1, 1, &contacts).await, start_udp(2, 1, &contacts).await, start_udp(3, 1, &contacts).await];
     until_all_know_all(&all).await;
-    all[0].update(|me| me.http_address = "elsewhere:1".into()).unwrap();
-    let knows_it = |gossip: &Gossip<Tokio>| gossip.peers().iter().any(|peer| peer.http_address == "elsewhere:1");
+    all[0].update(|me| me.raft_address = "elsewhere:1".into()).unwrap();
+    let knows_it = |gossip: &Gossip<Tokio>| gossip.peers().iter().any(|peer| peer.raft_address == "elsewhere:1");
     until(&all[1], "the new record is known", knows_it).await;
     all[2].stop();
     until(&all[0], "node 3 is down", |gossip| !gossip.is_alive(3)).await;

@@ -118,7 +118,6 @@ fn main() {
         cluster: None,
         gossip_address: ([10, 0, 0, 1], 50011).into(),
         raft_address: "10.0.0.1:50001".to_owned(),
-        http_address: "10.0.0.1:20001".to_owned(),
     };
     for tag in 0_u8..11 {
         let third = matches!(tag, 2..6).then(|| peer(3));

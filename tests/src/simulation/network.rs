@@ -128,12 +128,6 @@ impl Network {
         format!("{}:50001", self.ip(host))
     }
 
-    /// Where a host's door is.
-    #[must_use]
-    pub fn http_address(&self, host: usize) -> String {
-        format!("{}:20001", self.ip(host))
-    }
-
     /// A host that is down gets another address; nobody is at the old one any more.
     pub fn relocate(&self, host: usize) {
         *self.state().moves.entry(host).or_default() += 1;

@@ -165,7 +165,6 @@ impl World {
             name: format!("node-{host}"),
             gossip_address: self.network.gossip_address(host),
             raft_address: self.network.raft_address(host),
-            http_address: self.network.http_address(host),
             bootstrap_expect: self.shape.founders,
             first_policies: self.shape.policies.clone(),
             counters_max: Settings::COUNTERS_MAX_DEFAULT,

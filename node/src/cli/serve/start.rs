@@ -97,7 +97,6 @@ async fn options(settings: &Settings, contacts: &DnsContacts) -> Result<NodeOpti
         name: settings.node_name.clone(),
         gossip_address: (ip, listen.discovery.port()).into(),
         raft_address: host_and_port(&host, listen.raft.port()),
-        http_address: host_and_port(&host, listen.server.port()),
         bootstrap_expect: settings.bootstrap_expect,
         first_policies: settings.default_limit.map(DefaultLimit::policy).into_iter().collect(),
         counters_max: settings.counters_max,

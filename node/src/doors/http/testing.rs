@@ -110,7 +110,6 @@ impl Alone {
             name: "alone".to_owned(),
             gossip_address: datagrams.local_addr().unwrap(),
             raft_address: "127.0.0.1:1".to_owned(),
-            http_address: "127.0.0.1:1".to_owned(),
             bootstrap_expect,
             first_policies: vec![DefaultLimit { limit: 2, window: Duration::from_hours(24) }.policy()],
             counters_max: 1000,

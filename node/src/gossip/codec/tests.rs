@@ -14,7 +14,6 @@ fn peer(node: u64, cluster: Option<u64>) -> Peer {
         cluster: cluster.map(ClusterId),
         gossip_address: SocketAddr::from(([10, 0, 0, 1], 50011)),
         raft_address: "10.0.0.1:50001".into(),
-        http_address: "10.0.0.1:20001".into(),
     }
 }
 
@@ -123,13 +122,12 @@ fn full_table_takes_known_nodes_only() {
 #[test]
 fn unusable_records_are_refused() {
     type Spoil = fn(&mut Peer);
-    let spoils: [Spoil; 8] = [
+    let spoils: [Spoil; 7] = [
         |peer| peer.node = 0,
         |peer| peer.cluster = Some(ClusterId(0)),
         |peer| peer.name = String::new(),
         |peer| peer.name = "n".repeat(64),
         |peer| peer.raft_address = "a".repeat(260),
-        |peer| peer.http_address = "a".repeat(260),
         |peer| peer.gossip_address.set_port(0),
         |peer| peer.gossip_address = "224.0.0.1:1".parse().unwrap(),
     ];
@@ -151,7 +149,6 @@ fn largest_records_fit_into_a_packet_twice() {
     large.version = u32::MAX;
     large.name = "n".repeat(NAME_BYTES_MAX);
     large.raft_address = "a".repeat(ADDRESS_BYTES_MAX);
-    large.http_address = "a".repeat(ADDRESS_BYTES_MAX);
     large.gossip_address = "[fd00::1]:65535".parse().unwrap();
     check(&large).unwrap();
     let message = Message::PingReq { target: id(large.clone()), probe_number: 255 };
