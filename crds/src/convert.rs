@@ -13,8 +13,8 @@ use crate::quota_policy::{
     QuotaPolicy, QuotaPolicySpec,
 };
 
-/// The policy of this name meets only what no other policy of its domain matches.
-const FALLBACK: (&str, &str) = ("quorate", "default");
+/// The policies of these names meet only what no other policy of their domain matches. A cluster is founded with them.
+const FALLBACKS: [(&str, &str); 2] = [("quorate", "default"), ("quorate", "bucket")];
 const NAME_BYTES_MAX: usize = 253;
 const DOMAIN_BYTES_MAX: usize = 128;
 const TEXT_BYTES_MAX: usize = 256;
@@ -40,7 +40,7 @@ impl TryFrom<&QuotaPolicy> for Policy {
             return Err(InvalidPolicy(errors.0));
         }
         Ok(Self {
-            fallback: (name.namespace.as_str(), name.name.as_str()) == FALLBACK,
+            fallback: FALLBACKS.contains(&(&name.namespace, &name.name)),
             name,
             domain: spec.domain.clone(),
             matches,

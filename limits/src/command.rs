@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::buckets::{BucketCommand, BucketOutcome};
 use crate::few::{self, Few};
 use crate::members::Leaving;
 use crate::policy::{Limit, Owner, Policy, PolicyId, PolicyName};
@@ -125,6 +126,8 @@ pub enum Command {
     },
     /// Change policies.
     ChangePolicies(PolicyChange),
+    /// Register a name of the `/bucket` API, give one back, or ask for one.
+    Bucket(BucketCommand),
 }
 
 /// What one matched policy is to be charged for one descriptor.
@@ -199,6 +202,8 @@ pub enum Outcome {
     Reset,
     /// What a change of policies came to.
     Policies(PolicyOutcome),
+    /// What came of a command about buckets.
+    Bucket(BucketOutcome),
 }
 
 /// Admitted or denied, and where each limit stands.

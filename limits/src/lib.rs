@@ -11,6 +11,7 @@
 
 pub mod algorithm;
 pub mod autopilot;
+pub mod buckets;
 #[cfg(feature = "deliberate-bugs")]
 pub mod bugs;
 pub mod codec;
@@ -35,6 +36,7 @@ pub mod snapshot;
 mod testing;
 pub mod time;
 
+pub use buckets::{BUCKET_NAME_BYTES_MAX, BUCKETS_MAX, BucketCommand, BucketId, BucketOutcome, Buckets};
 pub use codec::{CodecError, decode_outcomes, encode_outcomes};
 pub use command::{
     Batch, Charge, Command, CounterId, Decision, LimitState, Outcome, Part, PartOutcome, PolicyChange, PolicyConflict,

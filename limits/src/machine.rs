@@ -1,8 +1,9 @@
-//! The replicated state machine: policies, counters and sessions, and the only way to change them.
+//! The replicated state machine: policies, counters, buckets and sessions, and the only way to change them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::buckets::Buckets;
 use crate::command::{Batch, Command, CounterId, Outcome, Part, PartOutcome, PolicyChange, Run};
 use crate::counters::Counters;
 use crate::decide::Write;
@@ -56,6 +57,7 @@ impl StateMachine {
             table: Arc::new(PolicyTable::default()),
             sessions: Sessions::default(),
             members: Members::default(),
+            buckets: Buckets::default(),
             counters: Counters::default(),
         })
     }
@@ -115,6 +117,7 @@ impl StateMachine {
             Command::ChangePolicies(change) => {
                 Outcome::Policies(PolicyTable::clone(&self.state.table).change(change, &mut BTreeSet::new()))
             }
+            Command::Bucket(command) => Outcome::Bucket(self.state.buckets.evaluate(command)),
         }
     }
 
@@ -122,6 +125,12 @@ impl StateMachine {
     #[must_use]
     pub fn runs(&self) -> &Arc<BTreeMap<u64, Run>> {
         self.state.sessions.runs()
+    }
+
+    /// The names of the `/bucket` API.
+    #[must_use]
+    pub fn buckets(&self) -> &Buckets {
+        &self.state.buckets
     }
 
     /// The policies in force.
@@ -241,6 +250,7 @@ impl StateMachine {
                 Outcome::Reset
             }
             Command::ChangePolicies(change) => Outcome::Policies(self.change_policies(change, touched)),
+            Command::Bucket(command) => Outcome::Bucket(self.state.buckets.apply(command)),
         }
     }
 
@@ -265,7 +275,7 @@ impl StateMachine {
 fn counters_of(command: &Command) -> impl Iterator<Item = CounterId> {
     let charges = match command {
         Command::Decide { charges, .. } => charges.as_slice(),
-        Command::Reset { .. } | Command::ChangePolicies(_) => &[],
+        Command::Reset { .. } | Command::ChangePolicies(_) | Command::Bucket(_) => &[],
     };
     charges.iter().flat_map(|charge| charge.counters.iter().copied())
 }

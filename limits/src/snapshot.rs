@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::algorithm::CounterState;
+use crate::buckets::{Buckets, StoredBuckets};
 use crate::command::CounterId;
 use crate::counters::Counters;
 use crate::decide::Scene;
@@ -62,6 +63,7 @@ pub(crate) struct State {
     pub table: Arc<PolicyTable>,
     pub sessions: Sessions,
     pub members: Members,
+    pub buckets: Buckets,
     pub counters: Counters,
 }
 
@@ -75,6 +77,7 @@ struct Header {
     table: StoredTable,
     sessions: StoredSessions,
     members: Members,
+    buckets: StoredBuckets,
 }
 
 impl State {
@@ -92,6 +95,7 @@ impl State {
         self.table.hash(&mut hasher);
         self.sessions.hash(&mut hasher);
         self.members.hash(&mut hasher);
+        self.buckets.hash(&mut hasher);
         hasher.write_u64(self.counters.len());
         hasher.write(&self.counters.sum().to_le_bytes());
         hasher.write(&self.counters.cursor().0);
@@ -111,7 +115,7 @@ impl Frozen {
         self.clone().into_pieces(usize::MAX).flatten().collect()
     }
 
-    /// The state's bytes in order, `piece_bytes` in each piece or a few more; policies and sessions are in the first, whatever
+    /// The state's bytes in order, `piece_bytes` in each piece or a few more; policies, buckets and sessions are in the first, whatever
     /// they take. Counters are let go as their bytes are made: no change of theirs needs a copy any more.
     pub fn into_pieces(self, piece_bytes: usize) -> impl Iterator<Item = Vec<u8>> + Send + use<> {
         let Self(state) = self;
@@ -124,6 +128,7 @@ impl Frozen {
             table: state.table.to_stored(),
             sessions: state.sessions.to_stored(),
             members: state.members.clone(),
+            buckets: state.buckets.to_stored(),
         };
         // Neither memory nor the types' own serialisation can fail.
         let header = postcard::to_stdvec(&header).unwrap_or_default();
@@ -291,6 +296,7 @@ impl Decoder {
             table: Arc::new(PolicyTable::from_stored(header.table).map_err(SnapshotError::Content)?),
             sessions: Sessions::from_stored(header.sessions),
             members: header.members,
+            buckets: Buckets::from_stored(header.buckets).map_err(SnapshotError::Content)?,
             counters,
         };
         if state.hash() == self.hash {

@@ -86,6 +86,11 @@ pub struct Listen {
     pub grpc: SocketAddr,
 }
 
+/// The domain of `GET /example`.
+pub const BUCKET_DOMAIN: &str = "bucket";
+/// The key of its descriptors; the value is the id of a bucket.
+pub const BUCKET_KEY: &str = "api_id";
+
 /// `DEFAULT_LIMIT`: what a client meets that no policy matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DefaultLimit {
@@ -99,6 +104,11 @@ impl DefaultLimit {
     /// The policy `quorate/default` of domain `default`, counted by `client_id`.
     #[must_use]
     pub fn policy(self) -> Policy {
+        self.built_in("default", "client_id")
+    }
+
+    /// The policy of this name in namespace `quorate`, which meets what no other policy of the domain of that name matches.
+    fn built_in(self, name: &str, count_by: &str) -> Policy {
         let limit = Limit {
             name: "default".to_owned(),
             algorithm: Algorithm::FixedWindow,
@@ -107,10 +117,10 @@ impl DefaultLimit {
             burst: self.limit,
         };
         Policy {
-            name: PolicyName { namespace: "quorate".to_owned(), name: "default".to_owned() },
-            domain: "default".to_owned(),
+            name: PolicyName { namespace: "quorate".to_owned(), name: name.to_owned() },
+            domain: name.to_owned(),
             matches: Vec::new(),
-            count_by: vec!["client_id".to_owned()],
+            count_by: vec![count_by.to_owned()],
             limits: vec![limit],
             overrides: Vec::new(),
             enforcement: Enforcement::Enforce,
@@ -118,6 +128,13 @@ impl DefaultLimit {
             fallback: true,
         }
     }
+}
+
+/// The policy `quorate/bucket` of domain [`BUCKET_DOMAIN`], counted by [`BUCKET_KEY`]: 100 requests in 60 s, as the API has
+/// it that `/bucket` is made after.
+#[must_use]
+pub fn bucket_policy() -> Policy {
+    DefaultLimit { limit: 100, window: Duration::from_mins(1) }.built_in(BUCKET_DOMAIN, BUCKET_KEY)
 }
 
 /// What is logged, and how.

@@ -19,6 +19,10 @@ use crate::node::{ClusterStatus, Node};
 use crate::platform::Platform;
 use crate::sync::lock;
 
+mod by_client;
+
+pub use by_client::{LABELLED_CLIENTS_MAX, RequestsByClient};
+
 /// The most policies a door names in labels; what comes later is counted as [`OTHER`].
 pub const LABELLED_POLICIES_MAX: usize = 1000;
 /// The most limits of one policy that a door names in labels, those since renamed included.
@@ -37,6 +41,7 @@ pub struct Metrics {
     decisions: IntCounterVec,
     seconds: HistogramVec,
     unavailable: IntCounterVec,
+    by_client: RequestsByClient,
     /// Held while it is brought up to date and read, so that scrapes at once do not add twice.
     node: Mutex<NodeGauges>,
 }
@@ -66,8 +71,9 @@ impl Metrics {
         let build = gauges("build_info", "Always 1; the version of the program.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         registry.register(Box::new(build))?;
+        let by_client = RequestsByClient::new(&registry)?;
         let node = Mutex::new(NodeGauges::new(&registry)?);
-        Ok(Self { registry, decisions, seconds, unavailable, node })
+        Ok(Self { registry, decisions, seconds, unavailable, by_client, node })
     }
 
     /// Where other parts register what they count themselves.
@@ -91,6 +97,12 @@ impl Metrics {
             decisions: self.decisions.clone(),
             door,
         }
+    }
+
+    /// The requests of the `/bucket` API by the names of their clients.
+    #[must_use]
+    pub fn by_client(&self) -> &RequestsByClient {
+        &self.by_client
     }
 
     /// How often each policy denied since the start, or would have as a shadow.

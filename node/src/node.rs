@@ -1,6 +1,7 @@
 //! A whole node below its doors: identity, consensus, gossip, admission. The simulator runs many of these.
 
 mod boot;
+mod buckets;
 mod disk_watch;
 mod removal;
 mod same_name;

@@ -82,10 +82,14 @@ fn full_policy_keeps_all_it_says() {
 }
 
 #[test]
-fn only_the_policy_of_the_founding_is_the_fallback() {
-    for (namespace, name, fallback) in
-        [("quorate", "default", true), ("default", "default", false), ("quorate", "search", false)]
-    {
+fn only_the_policies_of_the_founding_are_fallbacks() {
+    for (namespace, name, fallback) in [
+        ("quorate", "default", true),
+        ("quorate", "bucket", true),
+        ("default", "default", false),
+        ("default", "bucket", false),
+        ("quorate", "search", false),
+    ] {
         let metadata = format!("{{namespace: {namespace}, name: {name}}}");
         assert_eq!(parse_named(&metadata, &limits_with(DAILY)).unwrap().fallback, fallback, "{metadata}");
     }

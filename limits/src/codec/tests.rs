@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::buckets::{BucketCommand, BucketId, BucketOutcome};
 use crate::command::{
     Charge, Command, CounterId, Decision, LimitState, Outcome, Part, PolicyChange, PolicyConflict, PolicyOutcome, Run,
     SessionId,
@@ -29,12 +30,21 @@ fn charges() -> impl Strategy<Value = Vec<Charge>> {
     prop::collection::vec(charge, 0..4)
 }
 
+fn buckets() -> impl Strategy<Value = BucketCommand> {
+    ("[a-z]{0,9}", any::<u128>(), 0..3).prop_map(|(name, id, what)| match what {
+        0 => BucketCommand::Create { name, id: BucketId(id) },
+        1 => BucketCommand::Delete { name },
+        _ => BucketCommand::Find { id: BucketId(id) },
+    })
+}
+
 fn commands() -> impl Strategy<Value = Command> {
     prop_oneof![
         4 => (any::<u64>(), charges()).prop_map(|(revision, charges)| Command::Decide { revision, charges: charges.into() }),
         1 => (any::<u64>(), charges()).prop_map(|(revision, charges)| Command::Reset { revision, charges: charges.into() }),
         1 => "[a-z]{0,9}".prop_map(|name| PolicyChange::Put(Owner::Files, vec![policy(&name)])).prop_map(Command::ChangePolicies),
         1 => "[a-z]{0,9}".prop_map(|name| Command::ChangePolicies(PolicyChange::Delete(Owner::Api, vec![policy_name(&name)]))),
+        1 => buckets().prop_map(Command::Bucket),
     ]
 }
 
@@ -78,6 +88,8 @@ fn outcomes() -> impl Strategy<Value = Vec<PartOutcome>> {
         1 => Just(Outcome::Reset),
         1 => any::<u32>().prop_map(|id| Outcome::CountersFull(PolicyId(id))),
         1 => any::<u64>().prop_map(|revision| Outcome::Policies(PolicyOutcome::Applied { revision })),
+        1 => any::<u128>().prop_map(|id| Outcome::Bucket(BucketOutcome::Created(BucketId(id)))),
+        1 => "[a-z]{0,9}".prop_map(|name| Outcome::Bucket(BucketOutcome::Found(name))),
         1 => Just(Outcome::Policies(PolicyOutcome::Conflict(PolicyConflict::OwnedBy(policy_name("p"), Owner::Api)))),
     ];
     let part = prop_oneof![

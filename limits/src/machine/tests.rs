@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::algorithm::{self, CounterState};
+use crate::buckets::{BucketCommand, BucketId};
 use crate::command::{Charge, Decision, LimitState, PolicyOutcome, Run, SessionId};
 use crate::members::Leaving;
 use crate::policy::{Algorithm, Enforcement, KeyMatch, Limit, Owner, Policy, PolicyId, ValueMatch};
@@ -22,6 +23,8 @@ enum Step {
     Send(Vec<Request>),
     Reset(Request),
     Change(PolicyChange),
+    /// Registers the name of this number, or gives it back.
+    Bucket(u8, bool),
     /// Sends the part so many places back again.
     Resend(usize),
     OpenSession,
@@ -81,6 +84,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => Just(Step::Tick),
         12 => prop::collection::vec(requests(), 1..5).prop_map(Step::Send),
         1 => requests().prop_map(Step::Reset),
+        1 => (0..4u8, any::<bool>()).prop_map(|(name, creates)| Step::Bucket(name, creates)),
         2 => change.prop_map(Step::Change),
         2 => (0..70usize).prop_map(Step::Resend),
         1 => Just(Step::OpenSession),
@@ -126,6 +130,11 @@ impl Script {
                 self.commands(vec![Command::Reset { revision: matched.revision, charges: matched.charges }])
             }
             Step::Change(change) => self.commands(vec![Command::ChangePolicies(change.clone())]),
+            Step::Bucket(name, creates) => {
+                let (name, id) = (format!("name-{name}"), BucketId(self.world.now.into()));
+                let change = if *creates { BucketCommand::Create { name, id } } else { BucketCommand::Delete { name } };
+                self.commands(vec![Command::Bucket(change), Command::Bucket(BucketCommand::Find { id })])
+            }
             Step::Resend(back) => {
                 let part = self.parts.iter().rev().nth(*back).cloned();
                 self.world.batch(part.into_iter().collect())

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use openraft_rt::Instant as _;
 use quorate_limits::{
-    Charge, Command, Decision, Enforcement, Few, Matched, OnUnavailable, Outcome, PolicyChange, PolicyOutcome, Request,
-    Rules,
+    BucketCommand, BucketId, BucketOutcome, Charge, Command, Decision, Enforcement, Few, Matched, OnUnavailable,
+    Outcome, PolicyChange, PolicyOutcome, Request, Rules,
 };
 
 use super::{Consistency, Courier, Outbox, Purpose, Unavailable, UnavailableReason, Verdict};
@@ -113,6 +113,63 @@ impl<P: Platform> Limiter<P> {
                 Ok(outcome)
             }
             _ => Err(unavailable(UnavailableReason::Deadline, OnUnavailable::Deny)),
+        }
+    }
+
+    /// Registers a name under a new id, which the outcome tells.
+    ///
+    /// # Errors
+    /// When it is not known within `deadline` whether it took effect.
+    pub async fn create_bucket(&self, name: &str, deadline: Duration) -> Result<BucketOutcome, Unavailable> {
+        let until = P::now() + deadline;
+        loop {
+            // Drawn before it is proposed: every node applies the same.
+            let id = BucketId::of_random(u128::from(P::random()) << 64 | u128::from(P::random()));
+            match self.bucket(&self.commits, BucketCommand::Create { name: name.to_owned(), id }, until).await? {
+                BucketOutcome::IdTaken => {}
+                outcome => return Ok(outcome),
+            }
+        }
+    }
+
+    /// Gives a name back; one that is not registered is no error.
+    ///
+    /// # Errors
+    /// When it is not known within `deadline` whether it took effect.
+    pub async fn delete_bucket(&self, name: String, deadline: Duration) -> Result<(), Unavailable> {
+        self.bucket(&self.commits, BucketCommand::Delete { name }, P::now() + deadline).await.map(|_| ())
+    }
+
+    /// The name that an id stands for. What this node does not know it asks the leader for, so an id is known everywhere from
+    /// the moment on in which it was told to anybody; for a moment after its end it may still be known.
+    ///
+    /// # Errors
+    /// When it is not known here, and the leader did not answer within `deadline`.
+    pub async fn find_bucket(&self, id: BucketId, deadline: Duration) -> Result<Option<String>, Unavailable> {
+        let until = P::now() + deadline;
+        let known = self.consensus.state().read(|state| state.buckets().name(id).map(ToOwned::to_owned));
+        if known.is_some() {
+            return Ok(known);
+        }
+        match self.bucket(&self.looks, BucketCommand::Find { id }, until).await? {
+            BucketOutcome::Found(name) => Ok(Some(name)),
+            _ => Ok(None),
+        }
+    }
+
+    async fn bucket(
+        &self,
+        outbox: &Outbox<P>,
+        command: BucketCommand,
+        until: Instant<P>,
+    ) -> Result<BucketOutcome, Unavailable> {
+        if let Some(reason) = self.outside(&self.consensus.state().rules()) {
+            return Err(unavailable(reason, OnUnavailable::Deny));
+        }
+        match self.through(outbox, vec![Command::Bucket(command)], until).await.map(|mut outcomes| outcomes.pop()) {
+            Ok(Some(Outcome::Bucket(outcome))) => Ok(outcome),
+            Ok(_) => Err(unavailable(UnavailableReason::Deadline, OnUnavailable::Deny)),
+            Err(reason) => Err(unavailable(reason, OnUnavailable::Deny)),
         }
     }
 
@@ -231,7 +288,7 @@ fn judged(
             Ok(Verdict::new(Arc::clone(rules), Matched::default(), decision))
         }
         Ok(Outcome::CountersFull(_)) => fail(UnavailableReason::CountersFull),
-        Ok(Outcome::Rematch | Outcome::Policies(_)) => return None,
+        Ok(Outcome::Rematch | Outcome::Policies(_) | Outcome::Bucket(_)) => return None,
         Err(reason) => fail(reason),
     })
 }

@@ -354,7 +354,7 @@ pub enum ForwardAnswer {
     DiskFull,
 }
 
-/// Reads for the leader: each is a `Decide` that is looked at, never charged.
+/// Reads for the leader: each is a command that is evaluated and never applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Read {
     /// What to look at.

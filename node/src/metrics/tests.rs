@@ -148,10 +148,11 @@ fn every_metric_is_documented() {
     let metrics = Metrics::new().unwrap();
     // Metrics with labels show once their labels are used.
     let _door = metrics.door("http");
+    metrics.by_client().count("a");
     let text = text(&metrics);
-    let names: BTreeSet<_> =
-        text.lines().filter_map(|line| line.strip_prefix("# TYPE quorate_")?.split(' ').next()).collect();
-    let row = |line: &'static str| line.strip_prefix("| `quorate_")?.split(['`', '{']).next();
+    let names: BTreeSet<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let is_name = |word: &&str| word.starts_with("quorate_") || word.starts_with("requests_");
+    let row = |line: &'static str| line.strip_prefix("| `")?.split(['`', '{']).next().filter(is_name);
     let page = include_str!("../../../docs/operation.md");
     assert_eq!(page.lines().filter_map(row).collect::<BTreeSet<_>>(), names, "docs/operation.md");
 }

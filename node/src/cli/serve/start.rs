@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, lookup_host};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::config::{DefaultLimit, Settings};
+use crate::config::{DefaultLimit, Settings, bucket_policy};
 use crate::consensus::Tuning;
 use crate::gossip::{Contacts as _, DnsContacts, UdpDatagrams, advertise_host};
 use crate::node::{Node, NodeOptions};
@@ -98,7 +98,7 @@ async fn options(settings: &Settings, contacts: &DnsContacts) -> Result<NodeOpti
         gossip_address: (ip, listen.discovery.port()).into(),
         raft_address: host_and_port(&host, listen.raft.port()),
         bootstrap_expect: settings.bootstrap_expect,
-        first_policies: settings.default_limit.map(DefaultLimit::policy).into_iter().collect(),
+        first_policies: settings.default_limit.map(DefaultLimit::policy).into_iter().chain([bucket_policy()]).collect(),
         counters_max: settings.counters_max,
         disk_reserve: settings.disk_reserve,
         tuning: Tuning::default(),

@@ -94,7 +94,7 @@ pub(super) async fn decommission(State(doors): State<Arc<Doors>>, Path(id): Path
 }
 
 /// It is not known whether a change was made.
-fn unknown(reason: UnavailableReason) -> Response<Body> {
+pub(super) fn unknown(reason: UnavailableReason) -> Response<Body> {
     let effect = if reason.may_have_taken_effect() { "may have been" } else { "was not" };
     let text = format!("{reason}; the change {effect} made: send it again");
     answer::error(StatusCode::SERVICE_UNAVAILABLE, text)

@@ -69,6 +69,21 @@ pub(super) async fn authorize(State(doors): State<Arc<Doors>>, uri: Uri, headers
     }
 }
 
+/// Reads what a gateway asks, and its head by a setting, as this door does. `header` is what every header holds that the setting names.
+pub(crate) fn parse(setting: &str, path: &str, header: &[u8]) {
+    let template: DescriptorTemplate = match setting.parse() {
+        Ok(template) => template,
+        Err(TemplateError { entry, why }) => return drop((entry, why)),
+    };
+    assert!(template.to_string().parse() == Ok(template.clone()), "it is read as it is shown");
+    let (Ok(uri), Ok(value)) = (Uri::try_from(path), HeaderValue::from_bytes(header)) else { return };
+    let Ok(asked) = Asked::read(&uri) else { return };
+    let headers: HeaderMap = template.headers().map(|name| (name.clone(), value.clone())).collect();
+    if let Ok(descriptor) = template.fill(&headers, asked.original) {
+        let _ = check_bounds(&Request { domain: asked.domain, descriptors: vec![descriptor], hits: 1 });
+    }
+}
+
 impl<'a> Asked<'a> {
     /// With a suffix the query is that of the request that is asked about, so whoever sent that has no say. Neither has it
     /// in what is behind `uri=`, which is the rest whatever is in it.

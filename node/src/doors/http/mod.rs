@@ -15,6 +15,7 @@ use crate::platform::Tokio;
 mod admin;
 mod answer;
 mod authorize;
+mod bucket;
 mod check;
 mod cluster;
 mod health;
@@ -30,7 +31,9 @@ mod tests;
 
 pub(crate) use admin::conflict_text;
 pub(crate) use answer::too_long;
+pub(crate) use authorize::parse as parse_authorize;
 pub use authorize::{DescriptorTemplate, TemplateError};
+pub(crate) use bucket::parse_body as parse_bucket;
 pub(crate) use rate::parse_query;
 
 /// How long a request waits for its decision.
@@ -46,6 +49,7 @@ pub struct Doors {
     metrics: Arc<Metrics>,
     counted: DoorMetrics,
     authorized: DoorMetrics,
+    bucketed: DoorMetrics,
     settings: DoorSettings,
 }
 
@@ -68,8 +72,8 @@ impl Doors {
     /// The HTTP doors of a node.
     #[must_use]
     pub fn new(node: Arc<Node<Tokio>>, metrics: Arc<Metrics>, settings: DoorSettings) -> Arc<Self> {
-        let (counted, authorized) = (metrics.door("http"), metrics.door("authorize"));
-        Arc::new(Self { node, metrics, counted, authorized, settings })
+        let [counted, authorized, bucketed] = ["http", "authorize", "bucket"].map(|door| metrics.door(door));
+        Arc::new(Self { node, metrics, counted, authorized, bucketed, settings })
     }
 
     /// The routes of the data port.
@@ -85,6 +89,8 @@ impl Doors {
         for path in [authorize::PATH, "/v1/authorize/", "/v1/authorize/{*original}"] {
             routes.any(path, authorize::authorize);
         }
+        routes.post("/bucket", bucket::create);
+        routes.get("/example", bucket::example);
         routes.get("/v1/policies", policies::list);
         routes.get("/v1/policies/{namespace}/{name}", policies::get);
         routes.get("/v1/denied", policies::denied);
@@ -105,6 +111,8 @@ impl Doors {
         routes.add(MethodFilter::PUT, "/v1/cluster/members/{id}/decommission", admin::decommission);
         routes.post("/v1/cluster/transfer-leader", admin::transfer_leader);
         routes.post("/v1/cluster/bootstrap", admin::bootstrap);
+        routes.get("/v1/buckets", bucket::list);
+        routes.add(MethodFilter::DELETE, "/v1/buckets/{name}", bucket::delete);
         routes.finish(self, quorate_crds::SET_BYTES_MAX)
     }
 }

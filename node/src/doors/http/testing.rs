@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use super::{DoorSettings, Doors};
 use crate::admission::Verdict;
-use crate::config::DefaultLimit;
+use crate::config::{DefaultLimit, bucket_policy};
 use crate::consensus::Tuning;
 use crate::gossip::{ContactList, DnsContacts, UdpDatagrams};
 use crate::metrics::Metrics;
@@ -111,7 +111,7 @@ impl Alone {
             gossip_address: datagrams.local_addr().unwrap(),
             raft_address: "127.0.0.1:1".to_owned(),
             bootstrap_expect,
-            first_policies: vec![DefaultLimit { limit: 2, window: Duration::from_hours(24) }.policy()],
+            first_policies: vec![DefaultLimit { limit: 2, window: Duration::from_hours(24) }.policy(), bucket_policy()],
             counters_max: 1000,
             disk_reserve: 0,
             tuning: Tuning::default(),

@@ -55,7 +55,7 @@ async fn policies_are_put_listed_applied_and_deleted() {
     assert_eq!((&view["owner"], &view["revision"], &view["kind"]), (&json!("api"), &json!(2), &json!("QuotaPolicy")));
     let list = get(data, "/v1/policies").await.json();
     let names: Vec<_> = list["policies"].as_array().unwrap().iter().map(|view| &view["metadata"]["name"]).collect();
-    assert_eq!(names, ["default", "one"]);
+    assert_eq!(names, ["bucket", "default", "one"]);
 
     let body = r#"{"descriptors":[[{"key":"client_id","value":"one"}]]}"#;
     let admitted = post(data, "/v1/check", body).await;
@@ -296,6 +296,10 @@ const ROUTES: &[(&str, &str)] = &[
     ("GET", "/raft/stats"),
     ("POST", "/v1/check"),
     ("GET", "/v1/authorize"),
+    ("POST", "/bucket"),
+    ("GET", "/example"),
+    ("GET", "/v1/buckets"),
+    ("DELETE", "/v1/buckets/{name}"),
     ("GET", "/v1/policies"),
     ("GET", "/v1/policies/{namespace}/{name}"),
     ("PUT", "/v1/policies/{namespace}/{name}"),

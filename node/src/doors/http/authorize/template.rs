@@ -85,6 +85,14 @@ impl fmt::Display for DescriptorTemplate {
 }
 
 impl DescriptorTemplate {
+    /// The headers that it takes values from.
+    pub(super) fn headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.entries.iter().filter_map(|(_, source)| match source {
+            Source::Header(name) => Some(name),
+            Source::Uri => None,
+        })
+    }
+
     /// The descriptor of a request with this head. A header that is not there counts as empty, so that nobody escapes by
     /// leaving it out: all without it share one counter.
     ///
