@@ -4,7 +4,9 @@
 use bytes::Bytes;
 use quorate_crds::api::CheckRequest;
 use quorate_crds::{files, parse_policy, parse_policy_set};
-use quorate_limits::{Batch, Decoder, Part, Request, StateMachine, decode_outcomes, encode_outcomes};
+use quorate_limits::{
+    BUCKET_NAME_BYTES_MAX, Batch, Decoder, Part, Request, StateMachine, decode_outcomes, encode_outcomes,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -13,7 +15,7 @@ use crate::consensus::wire::{
     Append, AppendAnswer, Envelope, ForwardAnswer, Kind, PromiseAnswer, PromiseAsk, Read, ReadAnswer, SnapshotAnswer,
     SnapshotPiece, StatusAnswer, Transfer, VoteAnswer, VoteAsk, decode, decode_answer, encode, encode_answer,
 };
-use crate::doors::{check_bounds, http};
+use crate::doors::{check_bounds, http, rls};
 use crate::gossip::parse_packet;
 use crate::transport::parse_stream;
 
@@ -21,9 +23,12 @@ use crate::transport::parse_stream;
 pub type Parser = fn(&[u8]);
 
 /// All of them.
-pub const ALL: [(&str, Parser); 9] = [
+pub const ALL: [(&str, Parser); 12] = [
     ("check", check),
+    ("bucket", bucket),
     ("query", query),
+    ("authorize", authorize),
+    ("rls", rls::parse_message),
     ("policy", policy),
     ("policies", policies),
     ("gossip", parse_packet),
@@ -45,6 +50,24 @@ fn check(bytes: &[u8]) {
         if check_bounds(&request).is_ok() {
             let _ = rules.match_request(&request);
         }
+    }
+}
+
+/// The body that registers a bucket.
+fn bucket(bytes: &[u8]) {
+    if let Ok(name) = http::parse_bucket(bytes) {
+        assert!((1..=BUCKET_NAME_BYTES_MAX).contains(&name.len()), "a name is within its bounds");
+    }
+}
+
+/// What a gateway asks `/v1/authorize`, and the setting that says what it is counted by: three lines, the setting, the path
+/// and query, and the header that is counted by.
+fn authorize(bytes: &[u8]) {
+    let mut lines = bytes.splitn(3, |byte| *byte == b'\n');
+    let mut next = || lines.next().unwrap_or_default();
+    let (setting, path, header) = (next(), next(), next());
+    if let (Ok(setting), Ok(path)) = (std::str::from_utf8(setting), std::str::from_utf8(path)) {
+        http::parse_authorize(setting, path, header);
     }
 }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::{env, fs};
 
 use quorate_limits::{
-    Algorithm, Batch, ClusterTime, Command, Enforcement, KeyMatch, Limit, OnUnavailable, Owner, Part, Policy,
-    PolicyChange, PolicyName, Request, Run, SessionId, Settings, StateMachine, ValueMatch, encode_outcomes,
+    Algorithm, Batch, BucketCommand, BucketId, ClusterTime, Command, Enforcement, KeyMatch, Limit, OnUnavailable,
+    Owner, Part, Policy, PolicyChange, PolicyName, Request, Run, SessionId, Settings, StateMachine, ValueMatch,
+    encode_outcomes,
 };
 use quorate_node::consensus::wire::{
     Append, AppendAnswer, Envelope, Kind, PromiseAsk, Read, Refusal, SnapshotPiece, Transfer, VoteAsk, encode,
@@ -61,6 +62,11 @@ fn history() -> (Vec<Batch>, StateMachine) {
         let mut several = vec![decide.clone(), decide];
         if sequence == 5 {
             several.push(Command::Reset { revision, charges });
+            for (name, id) in [("a", 1), ("b", 2), ("a", 3), ("c", 2)] {
+                several.push(Command::Bucket(BucketCommand::Create { name: name.to_owned(), id: BucketId(id) }));
+            }
+            several.push(Command::Bucket(BucketCommand::Find { id: BucketId(1) }));
+            several.push(Command::Bucket(BucketCommand::Delete { name: "a".to_owned() }));
         }
         add(sequence, vec![commands(sequence, several), Part::Decommission { node: 8 }], &mut state);
     }

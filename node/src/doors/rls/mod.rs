@@ -12,6 +12,7 @@ use axum::body::{Body, HttpBody as _};
 use axum::extract::Request as HttpRequest;
 use axum::middleware::map_request;
 use http_body_util::BodyExt as _;
+use prost::Message as _;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, async_trait};
@@ -102,6 +103,19 @@ impl RateLimitService for Service {
             }
         }
     }
+}
+
+/// Reads a message as this door does.
+///
+/// # Panics
+/// It is read otherwise than it was written.
+pub(crate) fn parse_message(bytes: &[u8]) {
+    let Ok(asked) = RateLimitRequest::decode(bytes) else { return };
+    let again = RateLimitRequest::decode(asked.encode_to_vec().as_slice());
+    assert!(again.is_ok_and(|again| again == asked), "a message is read as it was written");
+    let request = request::read(asked);
+    let is_good = check_bounds(&request).is_ok();
+    assert!(!(is_good && request::is_too_big(&request)), "what is too big is out of bounds");
 }
 
 /// How long the decision may take.
