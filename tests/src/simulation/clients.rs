@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_limits::{CounterId, Owner, PolicyChange, PolicyOutcome, Request};
+use quorate_limits::{BucketOutcome, CounterId, Owner, PolicyChange, PolicyOutcome, Request};
 use quorate_node::admission::{Consistency, Unavailable, Verdict};
 use quorate_node::platform::Platform as _;
 
+use super::oracles::names;
 use super::oracles::witness::{Standing, Ticket};
 use super::run::Run;
 use super::workload::{self, Key, Kind};
@@ -38,8 +39,10 @@ pub async fn client(run: Arc<Run>) {
         }
         let running = &running[chance::index(running.len())];
         match chance::below(100) {
-            0..75 => decide(&run, running).await,
-            75..90 => check(&run, running).await,
+            0..70 => decide(&run, running).await,
+            70..83 => check(&run, running).await,
+            83..88 => register(&run, running).await,
+            88..90 => find(&run, running).await,
             90..93 => change(&run, running).await,
             93..96 => reset(&run, running).await,
             _ => look_here(&run, running).await,
@@ -146,6 +149,35 @@ async fn reset(run: &Run, running: &Running) {
     let ask = ask(run, running, vec![Key::any(Kind::Loose)], 1);
     let answer = patiently(ask.deadline, running.alive(running.node.reset(&ask.request, ask.deadline))).await;
     note(run, running, &format!("reset {}", name(&ask.keys)), answer.as_ref(), |()| "done".to_owned());
+}
+
+/// Registers a name, or gives one back.
+async fn register(run: &Run, running: &Running) {
+    let deadline = DEADLINES[chance::index(DEADLINES.len())];
+    if chance::happens(200) {
+        let name = names::any_given_back();
+        let delete = running.node.delete_bucket(name.clone(), deadline);
+        let answer = patiently(deadline, running.alive(delete)).await;
+        note(run, running, &format!("give back {name}"), answer.as_ref(), |()| "done".to_owned());
+        return;
+    }
+    let name = names::any();
+    let answer = patiently(deadline, running.alive(running.node.create_bucket(&name, deadline))).await;
+    note(run, running, &format!("register {name}"), answer.as_ref(), |outcome| format!("{outcome:?}"));
+    if let Some(Ok(BucketOutcome::Created(id))) = answer {
+        run.hold(|witness, _| witness.names.created(&name, id));
+    }
+}
+
+/// Asks any node for an id that somebody was told.
+async fn find(run: &Run, running: &Running) {
+    let Some(id) = run.witness().names.any_id() else { return };
+    let deadline = DEADLINES[chance::index(DEADLINES.len())];
+    let answer = patiently(deadline, running.alive(running.node.find_bucket(id, deadline))).await;
+    note(run, running, &format!("find {id}"), answer.as_ref(), |found| format!("{found:?}"));
+    if let Some(Ok(found)) = answer {
+        run.hold(|witness, _| witness.names.found(id, found.as_deref()));
+    }
 }
 
 async fn change(run: &Run, running: &Running) {

@@ -25,9 +25,9 @@ use super::{Sim, chance, clients, nemesis, network, panics};
 
 /// How long things are broken.
 const TROUBLE: Duration = Duration::from_secs(8);
-/// After all is mended, decisions must succeed on every node within this,
+/// After all is mended, and no member is being replaced any more, decisions must succeed on every node within this,
 const PROGRESS: Duration = Duration::from_secs(8);
-/// or within this while a member is replaced: gossip takes seconds to be sure that the former one is gone.
+/// and within this if one was: gossip takes seconds to be sure that the former one is gone.
 const REPLACED: Duration = Duration::from_secs(30);
 /// Events that a failure shows.
 const TAIL_LEN: usize = 120;
@@ -276,9 +276,14 @@ impl Run {
     }
 
     async fn decides_in_time(&self, host: usize, begun: HostInstant) {
+        // A successor that has just become a member begins from a snapshot, and the log goes on meanwhile.
+        let mut whole_since = begun;
         while self.goes_on() && !self.decides(host).await {
             let waited = Sim::now() - begun;
-            if waited > if self.is_whole() { PROGRESS } else { REPLACED } {
+            if !self.is_whole() {
+                whole_since = Sim::now();
+            }
+            if waited > REPLACED || Sim::now() - whole_since > PROGRESS {
                 let status = self.world.running(host).map(|running| running.status());
                 let what = format_args!("node {host} decides nothing {waited:?} after all was mended: {status:?}");
                 self.world.history().violated(what);

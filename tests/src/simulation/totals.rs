@@ -6,7 +6,7 @@ use super::{nemesis, network, oracles::ledger};
 
 /// Names and figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals([(&'static str, u64); 25]);
+pub struct Totals([(&'static str, u64); 26]);
 
 impl Totals {
     /// The totals of one run.
@@ -36,6 +36,7 @@ impl Totals {
             ("admissions", ledger.admissions),
             ("denials", ledger.denials),
             ("policy changes", ledger.policy_changes),
+            ("names", ledger.names),
             ("rematches", ledger.rematches),
             ("frames", network.frames),
         ])

@@ -13,6 +13,7 @@ use quorate_limits::{
 use quorate_node::probe::Step;
 use quorate_node::storage::LogId;
 
+use super::names::Registered;
 use super::reference;
 use super::time::Time;
 
@@ -51,6 +52,8 @@ pub struct Counts {
     pub swaps: u64,
     /// Members that left.
     pub departures: u64,
+    /// Names of buckets registered.
+    pub names: u64,
 }
 
 struct Entry {
@@ -69,6 +72,7 @@ pub struct Ledger {
     time: Time,
     answered: BTreeMap<(SessionId, Sequence), Arc<Vec<Outcome>>>,
     policies: BTreeMap<PolicyId, Policy>,
+    names: Registered,
     charges: BTreeMap<CounterId, Vec<reference::Charge>>,
     tallies: BTreeMap<CounterId, Tally>,
     members: BTreeSet<u64>,
@@ -246,6 +250,10 @@ impl Ledger {
                 let PolicyChange::Put(_, policies) = change else { return Err("a change nobody asked for".to_owned()) };
                 self.counts.policy_changes += 1;
                 self.put(policies);
+                Ok(())
+            }
+            (Command::Bucket(command), Outcome::Bucket(outcome)) => {
+                self.counts.names += u64::from(self.names.apply(command, outcome)?);
                 Ok(())
             }
             (_, Outcome::Rematch) => {

@@ -6,6 +6,7 @@ use quorate_limits::CounterId;
 
 use super::super::workload::{Key, Kind};
 use super::ledger::Ledger;
+use super::names::Told as Names;
 
 /// What all clients know together.
 #[derive(Default)]
@@ -13,6 +14,8 @@ pub struct Witness {
     counters: BTreeMap<CounterId, Told>,
     /// The highest revision whose change was acknowledged.
     revision: u64,
+    /// Names of buckets.
+    pub names: Names,
 }
 
 #[derive(Default)]
