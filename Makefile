@@ -45,7 +45,7 @@ fuzz: ## Every parser under a fuzzer, ten minutes each: make fuzz PARSERS="frame
 test-faults: ## Faults of clocks, networks, disks and doors; needs root and Debian packages, which it installs
 	CARGO="$(CARGO)" tests/faults.sh
 
-test-doors: ## The doors with a real Envoy and a real nginx before them, which it fetches
+test-doors: ## The doors with a real Envoy, nginx and k6 before them, which it fetches or builds (k6: Go)
 	CARGO="$(CARGO)" tests/doors.sh
 
 simulate: ## Only the simulation: make simulate SEEDS=1000 FIRST=5000

