@@ -14,10 +14,10 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::objects::{cluster, policy};
-use super::readme;
 use super::rights::{NAMESPACE, OPERATOR, Rights};
 use super::space::Space;
 use crate::cluster::eventually;
+use crate::readme;
 
 /// How long things may take that take seconds on a machine of two cores which does nothing else.
 pub const PATIENCE: Duration = Duration::from_mins(2);

@@ -7,7 +7,6 @@
 pub mod clients;
 pub mod lab;
 pub mod objects;
-pub mod readme;
 pub mod rights;
 pub mod space;
 pub mod watcher;

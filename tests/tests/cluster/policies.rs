@@ -268,7 +268,7 @@ async fn set_of_policies_applied_is_all_of_its_owner_at_one_revision() {
     })
     .await;
     let names: Vec<_> = list["policies"].as_array().unwrap().iter().map(|p| p["metadata"]["name"].clone()).collect();
-    assert_eq!(names, ["new-a", "new-b"]);
+    assert_eq!(names, ["new-a", "new-b", "bucket"], "and the one of the founding");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,8 +6,8 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use quorate_tests::cluster::figure;
 use quorate_tests::kubernetes::lab::{HELM_UPGRADE, INSTALL, Lab, PATIENCE};
 use quorate_tests::kubernetes::objects::cluster;
-use quorate_tests::kubernetes::readme;
 use quorate_tests::kubernetes::space::Space;
+use quorate_tests::readme;
 
 /// From the cluster's `kubectl apply` to the first decision, with the images on the nodes.
 const FIRST_DECISION_WITHIN: Duration = Duration::from_mins(1);
