@@ -1,6 +1,7 @@
 //! What is installed agrees with what it was made from. Whether it works, the scenarios on a real Kubernetes show.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+use std::collections::BTreeSet;
 use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 
@@ -147,6 +148,53 @@ fn dashboard_asks_for_metrics_that_are_there() {
             let name = ["_bucket", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
             assert!(documented.contains(&format!("| `{name}")), "{name}, in {expression}");
         }
+    }
+}
+
+/// The names of all functions below a folder.
+fn functions(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            functions(&entry, found);
+        } else if entry.extension().is_some_and(|extension| extension == "rs") {
+            let text = read_to_string(&entry).unwrap();
+            let names = text.lines().filter_map(|line| line.split_once("fn ")?.1.split(['(', '<']).next());
+            found.extend(names.map(str::to_owned));
+        }
+    }
+}
+
+#[test]
+fn tests_that_pages_about_doors_name_are_there() {
+    let mut there = BTreeSet::new();
+    for folder in ["limits/src", "crds/src", "node/src", "tests/src", "tests/tests"] {
+        functions(&file(folder), &mut there);
+    }
+    let mut named = 0;
+    for page in ["docs/doors/README.md", "docs/doors/bucket.md"] {
+        for row in text(page).lines().filter(|line| line.starts_with('|')) {
+            let tests = row.rsplit('|').nth(1).unwrap();
+            let is_name = |word: &&str| word.len() > 20 && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+            let tests: Vec<_> = tests.split('`').skip(1).step_by(2).filter(is_name).collect();
+            named += tests.len();
+            let missing: Vec<_> = tests.into_iter().filter(|test| !there.contains(*test)).collect();
+            assert!(missing.is_empty(), "{page} names tests that are not there: {missing:?}");
+        }
+    }
+    assert!(named > 40, "{named} tests are named");
+}
+
+/// Each complaint has a test, or says why it has none.
+#[test]
+fn complaints_about_others_have_a_test_or_a_reason() {
+    let page = text("docs/doors/README.md");
+    let rows = page.lines().skip_while(|line| !line.starts_with("| where ")).skip(2);
+    let rows: Vec<_> = rows.take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() > 30);
+    for row in rows {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [_, _, shown] = cells[..] else { panic!("three cells: {row}") };
+        assert!(shown.starts_with('`') || shown.starts_with("none: "), "{row}");
     }
 }
 

@@ -6,6 +6,7 @@ use quorate_tests::client::{Outcome, check_body, limit, policy};
 use quorate_tests::cluster::{PATIENCE, Plan, Signal, eventually, figure, pause};
 use quorate_tests::load::{History, Load};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 const ROUNDS: usize = 20;
 const LIMIT: u64 = 5000;
@@ -99,6 +100,31 @@ async fn leader_paused_under_load_another_leads_and_the_limit_holds_when_it_wake
     for node in cluster.nodes() {
         assert_eq!(node.client().check("round-paused").await.unwrap().remaining_quota, Some(0), "{}", node.name());
     }
+}
+
+/// Nothing grows while nobody decides: a node holds 65,536 checks and says so to whoever asks for more.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_beyond_what_may_wait_are_turned_away_at_once() {
+    const BATCH: usize = 1000;
+    let cluster = Plan::of(3).alone().start().await;
+    let quota = policy("all", "", &json!([limit("FixedWindow", 1_000_000, "24h")]));
+    cluster.node(0).admin_client().put_policy(&quota).await.unwrap();
+    cluster.node(1).kill();
+    cluster.node(2).kill();
+    let body = json!({ "checks": vec![json!({ "descriptors": [[{ "key": "client_id", "value": "a" }]] }); BATCH] });
+    let mut asking = JoinSet::new();
+    for _ in 0..100 {
+        let (mut client, body) = (cluster.node(0).client(), body.clone());
+        asking.spawn(async move { client.post("/v1/check", &body).await.unwrap().expect_status(200).text() });
+    }
+    let answers = asking.join_all().await;
+    let said = |words: &str| answers.iter().map(|answer| answer.matches(words).count()).sum::<usize>();
+    let (turned_away, waited) = (said("too many requests are waiting on this node"), said("no decision in time"));
+    assert_eq!(turned_away + waited, 100 * BATCH);
+    assert!(turned_away > 0 && waited <= 65_536 + 2 * 4096, "{turned_away} turned away, {waited} waited");
+    cluster.node(1).start();
+    cluster.node(1).ready().await;
+    assert!(cluster.node(0).client().v1_check(&[("client_id", "b")], 1).await.unwrap().admitted);
 }
 
 #[tokio::test(flavor = "multi_thread")]
