@@ -183,7 +183,7 @@ impl Run {
     /// never lose its disks, nor be told to go.
     pub fn begin_change(&self) -> Option<MemberChange> {
         let mut unchanging = self.unchanging.lock().unwrap();
-        let may = *unchanging && self.is_whole();
+        let may = *unchanging && self.is_whole() && self.all_vote();
         *unchanging &= !may;
         may.then_some(MemberChange(()))
     }
@@ -202,6 +202,14 @@ impl Run {
         let hosts = 0..self.world.shape().hosts();
         let ids: Option<BTreeSet<u64>> = hosts.map(node).collect();
         ids.is_some_and(|ids| self.ledger().has_exactly(&ids))
+    }
+
+    /// Whether as many members vote as ever will: while a successor only learns, the voters are two, and the loss of one of
+    /// them would be that of their majority.
+    fn all_vote(&self) -> bool {
+        let most = self.world.shape().hosts().min(5);
+        let voters = self.world.leader().map(|leader| leader.status().members.iter().filter(|it| it.voter).count());
+        voters == Some(most - usize::from(most.is_multiple_of(2)))
     }
 
     /// Whether the committed membership holds this id.
