@@ -43,7 +43,7 @@ fi
 k6=$programs/k6-$(cat tests/k6/go.{mod,sum} | sha256sum | cut -c1-16)
 if [ ! -x "$k6" ]; then
   command -v go >/dev/null || { echo "Go is missing; install the version that tests/k6/go.mod names, or a newer one" >&2; exit 1; }
-  echo "== building k6: about three minutes of processor time, once"
+  echo "== building k6: about two minutes of processor time, once"
   (cd tests/k6 && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$k6" go.k6.io/k6)
 fi
 

@@ -44,12 +44,15 @@ pub(super) async fn leaderless() -> Cluster {
 enum Door {
     RateLimitService(Connection),
     Authorize(Client),
+    Bucket(Client),
 }
 
 impl Door {
-    async fn of(node: &Node, name: &str) -> Self {
+    /// For the client `one`; for the one of this id where clients are registered.
+    async fn of(node: &Node, name: &str, id: &str) -> Self {
         match name {
             "rls" => Self::RateLimitService(Connection::open(node.grpc()).await.unwrap()),
+            "bucket" => Self::Bucket(node.client().header("x-api-id", id.as_bytes())),
             _ => Self::Authorize(node.client().header("x-client-id", b"one")),
         }
     }
@@ -63,6 +66,7 @@ impl Door {
             Self::Authorize(client) => {
                 client.get("/v1/authorize?timeout=3s").await.unwrap().header("x-ratelimit-decision").to_owned()
             }
+            Self::Bucket(client) => client.get("/example").await.unwrap().header("x-ratelimit-decision").to_owned(),
         }
     }
 }
@@ -77,15 +81,27 @@ async fn leader_killed_under_load_at_authorize_the_limit_holds_and_decisions_go_
     leader_killed("authorize").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn leader_killed_under_load_at_example_the_limit_holds_and_decisions_go_on() {
+    leader_killed("bucket").await;
+}
+
 async fn leader_killed(door: &'static str) {
     let cluster = Plan::of(3).alone().start().await;
     let quota = policy("p", "", &json!([limit("FixedWindow", LIMIT, "24h")]));
-    cluster.node(0).admin_client().put_policy(&quota).await.unwrap();
+    let mut buckets = quota.clone();
+    buckets["metadata"]["name"] = json!("buckets");
+    buckets["spec"]["domain"] = json!("bucket");
+    buckets["spec"]["countBy"] = json!(["api_id"]);
+    buckets["spec"]["match"] = json!([]);
+    put(&cluster, &[quota, buckets]).await;
+    let created = cluster.node(0).client().post("/bucket", &json!({ "name": "one" })).await.unwrap();
+    let id = created.json::<Value>()["id"].as_str().unwrap().to_owned();
     let leader = cluster.leader().await;
     let admitted = Arc::new(AtomicU64::new(0));
     let mut asking = JoinSet::new();
     for number in 0..8 {
-        let mut asked = Door::of(cluster.node((leader + 1 + number % 2) % 3), door).await;
+        let mut asked = Door::of(cluster.node((leader + 1 + number % 2) % 3), door, &id).await;
         let admitted = Arc::clone(&admitted);
         asking.spawn(async move {
             let (mut unavailable, mut slowest) = (0, Duration::ZERO);
