@@ -1,5 +1,5 @@
 // The load test of the /bucket API: one new client asks 3 times a second for 34 s and 5 times a second for 10 s, which is
-// all within one window of 60 s. 100 of its 152 requests are admitted and the rest denied.
+// all within one window of 60 s. 100 of its some 150 requests are admitted and the rest denied.
 //
 //   k6 run tests/k6/bucket.js                                  # against nginx of compose.yaml
 //   k6 run -e BASE_URL=http://localhost:20001 tests/k6/bucket.js
