@@ -404,6 +404,17 @@ fn claim_that_is_to_stay_or_is_not_known_to_be_its_own_stays() {
 }
 
 #[test]
+fn claim_whose_member_is_not_out_yet_stays_until_it_is() {
+    let mut seen = running(4, NEW);
+    seen.replicas = Some(3);
+    seen.pods.remove(&3);
+    seen.operation = Some(InFlight::ReclaimClaim(3));
+    assert_eq!(plan(&three(), NEW, &seen).step, Some(Step::Decommission { id: 19 }));
+    seen.membership.as_mut().unwrap().members.pop();
+    assert_eq!(plan(&three(), NEW, &seen).step, Some(Step::DeleteClaim { claim: 3, uid: "claim-3".to_owned() }));
+}
+
+#[test]
 fn stateful_set_scaled_by_hand_is_put_right() {
     let mut seen = running(3, NEW);
     seen.replicas = Some(1);
