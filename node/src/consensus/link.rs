@@ -239,3 +239,6 @@ pub async fn answers_as<P: Platform>(transport: &dyn Transport, address: &str, n
     let Some(Ok(answer)) = answered else { return false };
     matches!(wire::decode_answer(answer), Ok((_, answer)) if !matches!(answer, Err(Refusal::OtherNode(_))))
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,7 @@ pub struct State {
 }
 
 impl State {
-    fn new(machine: StateMachine) -> Self {
+    pub(super) fn new(machine: StateMachine) -> Self {
         let rules = ArcSwap::new(machine.rules());
         let runs = ArcSwap::new(Arc::clone(machine.runs()));
         let removed = ArcSwap::from_pointee(machine.members().removed().collect());

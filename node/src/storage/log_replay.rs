@@ -78,3 +78,6 @@ fn before_term(vote: Option<StoredVote>) -> u64 {
 fn name(id: Option<LogId>) -> String {
     id.map_or_else(|| "nothing".to_owned(), |id| id.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -260,6 +260,53 @@ fn a_missing_file_refuses_to_open() {
     assert!(start.ends_with(REMEDY), "{start}");
 }
 
+/// A folder with a log of twenty records of this term in several files.
+fn in_files(term: u64) -> (TempDir, Vec<PathBuf>) {
+    let folder = tempfile::tempdir().unwrap();
+    let log = FileLog::open_with(folder.path(), 300).unwrap();
+    log.bind(7, 1).unwrap();
+    log.append((0..20).map(|index| Record { id: LogId { term, index }, ..record(index) }).collect()).unwrap();
+    drop(log);
+    let files = chunk_files(folder.path()).unwrap().into_iter().map(|chunk| chunk.path).collect();
+    (folder, files)
+}
+
+#[test]
+fn a_file_of_another_log_refuses_to_open() {
+    let (folder, files) = in_files(2);
+    let (_other, others) = in_files(3);
+    assert!(files.len() > 3);
+    // As long, and each by itself whole: only what it says does not follow what is before it, or is not followed.
+    for (at, told_at) in [(0, 1), (1, 1), (files.len() - 1, files.len() - 1)] {
+        let own = fs::read(&files[at]).unwrap();
+        let other = fs::read(&others[at]).unwrap();
+        assert_eq!(own.len(), other.len());
+        fs::write(&files[at], &other).unwrap();
+        let refusal = refusal(&folder);
+        assert!(refusal.starts_with(&format!("{} is damaged at offset 0: ", files[told_at].display())), "{refusal}");
+        assert!(
+            refusal.contains("; is it from another log, or an older copy?") && refusal.ends_with(REMEDY),
+            "{refusal}"
+        );
+        fs::write(&files[at], &own).unwrap();
+    }
+    assert_eq!(all(&FileLog::open(folder.path()).unwrap()), records(0..20));
+}
+
+#[test]
+fn a_file_of_another_nodes_log_refuses_to_open() {
+    let (folder, files) = in_files(2);
+    let other = tempfile::tempdir().unwrap();
+    let log = FileLog::open_with(other.path(), 300).unwrap();
+    log.bind(8, 1).unwrap();
+    log.append(records(0..20)).unwrap();
+    drop(log);
+    fs::copy(&chunk_files(other.path()).unwrap()[1].path, &files[1]).unwrap();
+    let refusal = refusal(&folder);
+    assert!(refusal.starts_with(&format!("{} is damaged at offset 0: ", files[1].display())), "{refusal}");
+    assert!(refusal.contains("; is it from another log, or an older copy?"), "{refusal}");
+}
+
 #[test]
 fn a_payload_too_long_to_store_is_refused() {
     let folder = tempfile::tempdir().unwrap();
