@@ -89,8 +89,7 @@ bench: ## How fast it is, about 27 minutes; make bench RUNS=1 SECONDS=3 for a qu
 verify: ## Formatting, lints and documentation; writes nothing
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
-	$(CARGO) clippy --locked --package quorate-tests --test faults --test doors --test kubernetes -- --deny warnings
-	$(CARGO) clippy --locked --package quorate-operator --features stop-at-write --all-targets -- --deny warnings
+	$(CARGO) clippy --locked --workspace --test faults --test doors --test kubernetes -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --workspace --no-deps
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --locked check; \
 	else echo "cargo-deny is not installed: licences and advisories (deny.toml) were not checked"; fi

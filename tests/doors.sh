@@ -49,8 +49,8 @@ fi
 
 echo "== building"
 "$cargo" build --locked --package quorate-node
-"$cargo" test --locked --package quorate-tests --test doors --no-run
+"$cargo" test --locked --workspace --test doors --no-run
 
 echo "== testing"
 ENVOY_BIN="$programs/envoy-$envoy_version" NGINX_BIN="$programs/nginx/usr/sbin/nginx" K6_BIN="$k6" \
-  exec "$cargo" test --locked --offline --package quorate-tests --test doors -- "$@"
+  exec "$cargo" test --locked --offline --workspace --test doors -- "$@"

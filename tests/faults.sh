@@ -26,7 +26,7 @@ fi
 
 echo "== building"
 "$cargo" build --locked --package quorate-node
-"$cargo" test --locked --package quorate-tests --test faults --no-run
+"$cargo" test --locked --workspace --test faults --no-run
 
 echo "== testing"
 exec unshare --net --mount --propagation private sh -ec '
@@ -34,4 +34,4 @@ exec unshare --net --mount --propagation private sh -ec '
   mkdir -p /run/netns
   mount -t tmpfs tmpfs /run/netns
   exec "$@"
-' in-namespaces "$cargo" test --locked --offline --package quorate-tests --test faults -- "$@"
+' in-namespaces "$cargo" test --locked --offline --workspace --test faults -- "$@"

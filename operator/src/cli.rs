@@ -89,7 +89,7 @@ fn filter(text: &str) -> Result<String, String> {
 
 /// Runs the operator to its end.
 #[must_use]
-pub fn run(cli: Cli) -> ExitCode {
+pub fn run(cli: Cli, connect: run::Connect) -> ExitCode {
     // First of all: rustls would panic at its first use if it had to choose between two.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         return fail("another provider of cryptography was installed before");
@@ -101,7 +101,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}")),
     };
-    let result = runtime.block_on(run::run(cli));
+    let result = runtime.block_on(run::run(cli, connect));
     // A request that hangs would hold the process up.
     runtime.shutdown_background();
     match result {

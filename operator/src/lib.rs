@@ -19,7 +19,5 @@ mod logging;
 pub mod metrics;
 pub mod policy;
 pub mod run;
-#[cfg(feature = "stop-at-write")]
-pub mod stop_at_write;
 mod sync;
 mod write_status;

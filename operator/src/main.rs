@@ -6,5 +6,5 @@ use clap::Parser as _;
 use quorate_operator::cli::Cli;
 
 fn main() -> ExitCode {
-    quorate_operator::cli::run(Cli::parse())
+    quorate_operator::cli::run(Cli::parse(), quorate_operator::run::connect)
 }

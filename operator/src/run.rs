@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::ListParams;
-use kube::client::ClientBuilder;
 use kube::{Api, Client, Config};
 use quorate_crds::{QuotaPolicy, RateLimitCluster};
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,6 +29,17 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks for the definitions.
 const LOOK_PAUSE: Duration = Duration::from_secs(2);
 
+/// Makes the client from what was found of the API server.
+pub type Connect = fn(Config) -> Result<Client, String>;
+
+/// The [`Connect`] of the operator: kube's own.
+///
+/// # Errors
+/// What is wrong with the certificates or the address.
+pub fn connect(config: Config) -> Result<Client, String> {
+    Client::try_from(config).map_err(|error| error.to_string())
+}
+
 /// Why the operator ended without being told to.
 #[derive(Debug)]
 pub struct Ended(String);
@@ -46,9 +56,9 @@ impl std::error::Error for Ended {}
 ///
 /// # Errors
 /// Why it cannot start, or not go on.
-pub async fn run(cli: Cli) -> Result<(), Ended> {
+pub async fn run(cli: Cli, connect: Connect) -> Result<(), Ended> {
     let signal = told_to_stop().map_err(|error| Ended(format!("cannot listen for signals: {error}")))?;
-    let (client, own_namespace) = client().await?;
+    let (client, own_namespace) = client(connect).await?;
     let me = identity();
     let metrics = Arc::new(Metrics::new().map_err(|error| Ended(error.to_string()))?);
     let (ready, shown) = watch::channel(Some("starting".to_owned()));
@@ -148,17 +158,14 @@ where
 }
 
 /// A client, and the namespace that is its own.
-async fn client() -> Result<(Client, String), Ended> {
+async fn client(connect: Connect) -> Result<(Client, String), Ended> {
     let advice = "; set KUBECONFIG, or run it in a pod with a service account";
     let mut config = Config::infer().await.map_err(|error| Ended(format!("{error}{advice}")))?;
     // See `Context::client`.
     config.default_retry = false;
     let namespace = config.default_namespace.clone();
-    let builder = ClientBuilder::try_from(config);
-    let builder = builder.map_err(|error| Ended(format!("cannot speak to the API server: {error}")))?;
-    #[cfg(feature = "stop-at-write")]
-    let builder = builder.with_layer(&crate::stop_at_write::StopAtWrite::from_env().map_err(Ended)?);
-    Ok((builder.build(), namespace))
+    let client = connect(config).map_err(|error| Ended(format!("cannot speak to the API server: {error}")))?;
+    Ok((client, namespace))
 }
 
 /// A name for this process: the pod's, and something that the process before in the same pod did not have.

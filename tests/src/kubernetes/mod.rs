@@ -9,4 +9,5 @@ pub mod lab;
 pub mod objects;
 pub mod rights;
 pub mod space;
+pub mod stop_at_write;
 pub mod watcher;

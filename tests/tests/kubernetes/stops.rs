@@ -13,6 +13,7 @@ use quorate_tests::cluster::{eventually, figure};
 use quorate_tests::kubernetes::lab::Lab;
 use quorate_tests::kubernetes::objects::{cluster, next_version};
 use quorate_tests::kubernetes::space::Space;
+use quorate_tests::kubernetes::stop_at_write::EXIT_CODE;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -20,8 +21,6 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 const PATIENCE: Duration = Duration::from_mins(5);
-/// How the operator ends at a point: `quorate_operator::stop_at_write::EXIT_CODE`.
-const STOPPED: i32 = 99;
 /// So many points are taken, unless `STOP_AT` is `all`; which ones, a seed says, which may be set there.
 const POINTS: usize = 8;
 
@@ -92,7 +91,7 @@ async fn live(lab: &Lab, name: &str, points: &[String]) -> Life {
     let stages = tokio::select! {
         stages = stages(&space) => stages,
         // It runs on for as long as it ends by order only.
-        ended = operate(lab, name, folder.path()) => panic!("{ended}"),
+        ended = operate(name, folder.path()) => panic!("{ended}"),
     };
     let mut passed: Vec<String> = vec![];
     for point in lines(folder.path(), "passed") {
@@ -109,15 +108,15 @@ fn lines(folder: &Path, file: &str) -> Vec<String> {
 }
 
 /// Starts the operator again each time that it ends at a point; says so if it ends otherwise.
-async fn operate(lab: &Lab, namespace: &str, folder: &Path) -> String {
-    let program = lab.file("target/debug/quorate-operator-that-stops");
+async fn operate(namespace: &str, folder: &Path) -> String {
+    let program = Path::new(env!("CARGO_BIN_EXE_quorate-operator-that-stops"));
     loop {
         let log = folder.join("log");
-        let mut process = Command::new(&program);
+        let mut process = Command::new(program);
         process.args(["--leader-election", "false", "--metrics-port", "0", "--watch-namespaces", namespace]);
         process.env("STOPS", folder).stderr(File::create(&log).unwrap()).kill_on_drop(true);
         let ended = process.status().await.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-        if ended.code() != Some(STOPPED) {
+        if ended.code() != Some(EXIT_CODE) {
             return format!("the operator ended by itself: {ended}\n{}", read_to_string(log).unwrap_or_default());
         }
     }

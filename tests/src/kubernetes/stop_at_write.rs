@@ -1,5 +1,5 @@
-//! Ends the operator before and after its writes, to prove that whoever comes next goes on where it ended. Only in
-//! `quorate-operator-that-stops`, which is built with the feature `stop-at-write` and is part of no image.
+//! Ends the operator before and after its writes, to prove that whoever comes next goes on where it ended: a layer before
+//! the client of `quorate-operator-that-stops`.
 //!
 //! A write has a name, `apply statefulsets edge of 3` say, and two points: before it and after it. `STOPS` names a folder. In
 //! its file `passed` each point is noted that a process comes to. At a point in the file `at` the process ends, the first
@@ -12,20 +12,28 @@ use std::env;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use axum::http::{Method, Request, Response};
 use futures::future::BoxFuture;
 use http_body_util::BodyExt as _;
-use kube::client::Body;
+use kube::client::{Body, ClientBuilder};
+use kube::{Client, Config};
 use serde_json::Value;
 use tower::{BoxError, Layer, Service};
 
-use crate::sync::lock;
-
 /// How the process ends: none of the operator's own codes.
 pub const EXIT_CODE: i32 = 99;
+
+/// A client with the layer before it, as the folder says that `STOPS` names.
+///
+/// # Errors
+/// It names none, or no client can be made.
+pub fn connect(config: Config) -> Result<Client, String> {
+    let builder = ClientBuilder::try_from(config).map_err(|error| error.to_string())?;
+    Ok(builder.with_layer(&StopAtWrite::from_env()?).build())
+}
 
 /// The layer to put before a client.
 #[derive(Clone, Debug)]
@@ -40,11 +48,7 @@ struct Points {
 }
 
 impl StopAtWrite {
-    /// As the folder says that `STOPS` names.
-    ///
-    /// # Errors
-    /// It names none.
-    pub fn from_env() -> Result<Self, String> {
+    fn from_env() -> Result<Self, String> {
         let folder = env::var("STOPS").map(PathBuf::from);
         let folder = folder.ok().filter(|folder| folder.is_dir()).ok_or("STOPS must name a folder")?;
         let lines = |file: &str| -> HashSet<String> {
@@ -127,6 +131,10 @@ impl Points {
         let file = fs::OpenOptions::new().create(true).append(true).open(self.folder.join(file));
         file?.write_all(format!("{point}\n").as_bytes())
     }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a write is called; `None` for one that does not count.
