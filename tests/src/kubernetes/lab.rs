@@ -30,10 +30,12 @@ pub const INSTALL: &str = "## Install on Kubernetes";
 pub const HELM_UPGRADE: &str =
     "helm upgrade quorate helm/quorate --namespace quorate-system --reset-values --wait --timeout 2m";
 
-/// The cluster of machines that `tests/kubernetes/up` has started.
+/// The cluster of machines that `tests/kubernetes/up` has started, or somebody else's.
 pub struct Lab {
     /// For objects.
     pub client: Client,
+    /// Whether it is the one of machines: its nodes can be broken, its volumes are made here, its audit log is read.
+    pub is_own: bool,
     repository: PathBuf,
     /// The namespaces that the scenario under way has made.
     spaces: Mutex<Vec<String>>,
@@ -47,14 +49,18 @@ impl Lab {
     /// There is none.
     pub async fn connect() -> Self {
         let hint = "run the scenarios by tests/kubernetes/scenarios";
-        let run = std::env::var_os("QUORATE_KUBERNETES_RUN").unwrap_or_else(|| panic!("{hint}"));
+        // Nobody else's record of the operator's requests can be read.
+        let run = std::env::var_os("QUORATE_KUBERNETES_RUN").map(PathBuf::from);
+        let is_own = run.is_some();
+        let audit = run.map_or_else(|| "/dev/null".into(), |run| run.join("control/log/audit.log"));
         let client = Client::try_default().await.unwrap_or_else(|error| panic!("{error}; {hint}"));
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace");
         let lab = Self {
             client,
+            is_own,
             repository: repository.to_owned(),
             spaces: Mutex::default(),
-            rights: Mutex::new(Rights::new(Path::new(&run).join("control/log/audit.log"))),
+            rights: Mutex::new(Rights::new(audit)),
         };
         // Of an earlier run.
         lab.forgive();
@@ -175,11 +181,14 @@ impl Lab {
         self.kubectl(&format!("--namespace {NAMESPACE} rollout status deployment {OPERATOR} --timeout 60s"));
     }
 
-    /// Before each scenario: volumes on offer on each node.
+    /// Before each scenario: volumes on offer on each node. Somebody else's cluster provides them by itself.
     ///
     /// # Panics
     /// They cannot be made.
     pub async fn offer_volumes(&self) {
+        if !self.is_own {
+            return;
+        }
         self.machine("volume recycle");
         let volumes =
             Api::<PersistentVolume>::all(self.client.clone()).list(&ListParams::default()).await.expect("volumes");
