@@ -16,6 +16,7 @@ use raft_log::{Config, RaftLog};
 use super::error::OpenError;
 use super::flushed_mark::FlushedMark;
 use super::full::{free, is_full, size};
+use super::leaving::Leaving;
 use super::log_codec::{Kinds, Owner, PAYLOAD_BYTES_MAX, Payload, StoredVote};
 use super::log_tail::{check_tail, chunk_files, cut_back};
 use super::{Change, FlushDone, LogId, LogState, LogStore, Record, Vote};
@@ -76,6 +77,7 @@ struct Inner {
     /// The log is durable up to this byte of it.
     flushed: u64,
     mark: FlushedMark,
+    leaving: Leaving,
     /// Counts how often the log was opened again.
     reopened: u64,
 }
@@ -134,7 +136,8 @@ impl FileLog {
         let mark = FlushedMark::open(folder)?;
         let log = open(folder, chunk_bytes_max)?;
         check_start(&log, folder)?;
-        let inner = Inner { log: Some(log), unflushed: Vec::new(), flushed, mark, reopened: 0 };
+        let inner =
+            Inner { log: Some(log), unflushed: Vec::new(), flushed, mark, leaving: Leaving::default(), reopened: 0 };
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
             chunk_bytes_max,
@@ -160,6 +163,9 @@ impl FileLog {
     fn write(&self, change: Change) -> io::Result<()> {
         let mut inner = self.shared.lock()?;
         inner.unflushed.push(change.clone());
+        if matches!(change, Change::Purge(_)) {
+            inner.leaving.hold(&self.shared.folder);
+        }
         let Some(log) = inner.log.as_mut() else { return Err(failed_before()) };
         match change.apply(log) {
             Ok(()) => Ok(()),
@@ -253,6 +259,7 @@ impl Shared {
             Ok(()) => {
                 inner.unflushed.drain(..changes);
                 inner.flushed = end;
+                inner.leaving.let_go();
                 if let Err(error) = inner.mark.write(end) {
                     tracing::debug!(%error, "the log's mark lags");
                 }
@@ -282,6 +289,7 @@ impl Shared {
         }
         // Its worker ends with it.
         inner.log = None;
+        inner.leaving.close();
         inner.reopened += 1;
         cut_back(&self.folder, inner.flushed)?;
         // While all is in memory no file may be closed: the next one takes room.

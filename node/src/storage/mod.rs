@@ -24,6 +24,7 @@ mod flushed_mark;
 mod folder;
 mod full;
 mod identity;
+mod leaving;
 mod log_codec;
 mod log_replay;
 mod log_tail;
