@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Patch, PatchParams};
 use quorate_tests::client::Client;
 use quorate_tests::cluster::{eventually, figure};
 use quorate_tests::kubernetes::clients::Clients;
 use quorate_tests::kubernetes::lab::Lab;
-use quorate_tests::kubernetes::objects::next_version;
+use quorate_tests::kubernetes::objects::{VERSION, condition, has_condition, next_version};
 use quorate_tests::kubernetes::space::Space;
 use quorate_tests::kubernetes::watcher::Watcher;
 use serde_json::{Value, json};
@@ -60,6 +61,70 @@ pub async fn three_to_five_to_three_under_load_disturbs_nobody(lab: &Lab) {
         claims => Err(format!("{claims} claims")),
     })
     .await;
+}
+
+pub async fn three_to_one_to_three_under_load_disturbs_nobody(lab: &Lab) {
+    let space = lab.three("single", "load", QUOTA, PATIENCE).await;
+    let clients = Clients::increments(space.service("edge").await, "load").start();
+    let budgets = space.api::<PodDisruptionBudget>();
+
+    let started = Instant::now();
+    change(&space, &json!({"replicas": 1})).await;
+    space.until_steady(PATIENCE, "edge").await;
+    let down = started.elapsed();
+    assert_eq!(voters(&space).await, json!({"desired": 1, "current": 1, "healthy": 1}));
+    assert!(budgets.get_opt("edge").await.unwrap().is_none(), "a single pod must not stand in the way of a drain");
+
+    let started = Instant::now();
+    change(&space, &json!({"replicas": 3})).await;
+    space.until_steady(PATIENCE, "edge").await;
+    let up = started.elapsed();
+    assert_eq!(voters(&space).await, json!({"desired": 3, "current": 3, "healthy": 3}));
+    assert!(budgets.get_opt("edge").await.unwrap().is_some());
+
+    let tally = clients.stop().await;
+    figure(&format!("3 pods to 1 in {:.0} s, back to 3 in {:.0} s: {tally}", down.as_secs_f64(), up.as_secs_f64()));
+    tally.assert_undisturbed(QUOTA, remaining(&space).await);
+}
+
+pub async fn version_without_an_image_stops_at_one_pod_and_is_taken_back(lab: &Lab) {
+    const NO_IMAGE: &str = "0.404.0";
+    let space = lab.three("no-image", "load", QUOTA, PATIENCE).await;
+    let before = uids(&space).await;
+    let clients = Clients::increments(space.service("edge").await, "load").start();
+
+    let started = Instant::now();
+    change(&space, &json!({"version": NO_IMAGE, "rollout": {"progressDeadline": "20s"}})).await;
+    let message = space
+        .until(PATIENCE, ("RateLimitCluster", "edge"), "to say that it does not get on", |object| {
+            match condition(object, "Degraded") {
+                Some(("True", "RolloutStalled", message)) => Ok(message.to_owned()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    let told = started.elapsed();
+    let pods = space.pods("edge").await;
+    let without = pods.iter().filter(|pod| image(pod).ends_with(NO_IMAGE)).count();
+    assert_eq!(without, 1, "a version that does not run stops at its first pod");
+    has_condition(&space.get("RateLimitCluster", "edge").await.unwrap(), "QuorumHealthy", "True").unwrap();
+
+    let started = Instant::now();
+    change(&space, &json!({"version": VERSION})).await;
+    space.until_steady(PATIENCE, "edge").await;
+    let back = started.elapsed();
+    assert!(space.pods("edge").await.iter().all(|pod| image(pod).ends_with(VERSION)));
+    let after = uids(&space).await;
+    let left_alone = before.iter().zip(&after).filter(|(before, after)| before == after).count();
+    assert_eq!(left_alone, 2, "only the pod that did not start was replaced");
+
+    let tally = clients.stop().await;
+    figure(&format!(
+        "a version without an image: told after {:.0} s ({message}), taken back in {:.0} s: {tally}",
+        told.as_secs_f64(),
+        back.as_secs_f64()
+    ));
+    tally.assert_undisturbed(QUOTA, remaining(&space).await);
 }
 
 pub async fn new_version_under_load_disturbs_nobody_and_takes_the_leader_last(lab: &Lab) {
