@@ -32,6 +32,11 @@ impl Leaving {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Closes all, so that what is deleted leaves room.
     pub(super) fn close(&mut self) {
         self.0.clear();

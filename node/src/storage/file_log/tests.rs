@@ -104,6 +104,23 @@ fn a_log_of_many_files_is_read_back_and_purged_file_by_file() {
     assert_eq!(all(&FileLog::open_with(folder.path(), 1024).unwrap()), records(199..200));
 }
 
+#[test]
+fn files_of_purged_records_are_held_open_until_they_are_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = FileLog::open_with(folder.path(), 1024).unwrap();
+    log.append(records(0..200)).unwrap();
+    flush(&log);
+    let held = || log.shared.inner.read().unwrap().leaving.count();
+    assert_eq!(held(), 0);
+    log.purge(LogId { term: 2, index: 198 }).unwrap();
+    assert!(held() > 5, "{}", held());
+    // They are deleted behind a first flush, and so before a second.
+    flush(&log);
+    flush(&log);
+    assert_eq!(held(), 0, "they take room until they are closed");
+    assert!(chunk_files(folder.path()).unwrap().len() <= 2);
+}
+
 /// As it stands while what is behind is being written.
 fn mark(folder: &TempDir, flushed: usize) {
     FlushedMark::open(folder.path()).unwrap().write(flushed as u64).unwrap();
