@@ -27,7 +27,7 @@ mod stops;
 struct Scenario {
     name: &'static str,
     /// What only the cluster of machines has.
-    needs: Option<&'static str>,
+    needs: &'static [&'static str],
     play: fn(&'static Lab) -> Pin<Box<dyn Future<Output = ()>>>,
 }
 
@@ -35,7 +35,7 @@ macro_rules! scenarios {
     ($($module:ident::$scenario:ident $(needs $what:literal)?,)*) => {
         [$(Scenario {
             name: concat!(stringify!($module), "::", stringify!($scenario)),
-            needs: None$(.or(Some($what)))?,
+            needs: &[$($what)?],
             play: |lab| Box::pin($module::$scenario(lab)),
         }),*]
     };
@@ -83,11 +83,11 @@ fn main() {
     let runtime: &Runtime = Box::leak(Box::new(Runtime::new().expect("threads")));
     let lab: &Lab = Box::leak(Box::new(runtime.block_on(Lab::connect())));
     let trials = SCENARIOS.iter().map(|scenario| {
-        let left_out = scenario.needs.filter(|_| !lab.is_own);
-        if let Some(needs) = left_out {
-            println!("left out: {}: it needs {needs}", scenario.name);
+        let left_out = !lab.is_own && !scenario.needs.is_empty();
+        if left_out {
+            println!("left out: {}: it needs {}", scenario.name, scenario.needs.join(", "));
         }
-        Trial::test(scenario.name, || run(runtime, lab, scenario)).with_ignored_flag(left_out.is_some())
+        Trial::test(scenario.name, || run(runtime, lab, scenario)).with_ignored_flag(left_out)
     });
     libtest_mimic::run(&arguments, trials.collect()).exit();
 }
