@@ -279,10 +279,13 @@ impl Lab {
         self.assert_allowed();
         self.type_in(command).unwrap_or_else(|error| panic!("{error}"));
         let pods = Api::<Pod>::namespaced(self.client.clone(), NAMESPACE);
+        let deployments = Api::<Deployment>::namespaced(self.client.clone(), NAMESPACE);
         eventually(PATIENCE, "the operator to end", async || {
-            let pods = pods.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
-            let left = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()).count();
-            if left == 0 { Ok(()) } else { Err(format!("{left} pods are still there")) }
+            let wanted = deployments.get_opt(OPERATOR).await.map_err(|error| error.to_string())?;
+            let wanted = wanted.map_or(0, |deployment| deployment.spec.replicas.unwrap_or(1));
+            let pods = pods.list(&ListParams::default()).await.map_err(|error| error.to_string())?.items.len();
+            // The old one may not even have been told to go.
+            if i32::try_from(pods) == Ok(wanted) { Ok(()) } else { Err(format!("{pods} pods instead of {wanted}")) }
         })
         .await;
         self.forgive();
