@@ -114,8 +114,12 @@ impl Rights {
             resource: resource.trim_end_matches('/').to_owned(),
             verb: request.verb.clone(),
         };
-        // Nothing is made any more in a namespace on its way out, whoever asks.
-        let refused = |response: &Response| response.code == 403 && !response.message.contains("being terminated");
+        // Nothing is made any more in a namespace on its way out, whoever asks; and whether it may own anything the API server
+        // only knows some seconds after a definition was made.
+        let of_the_moment = ["being terminated", "cannot find RESTMapping"];
+        let refused = |response: &Response| {
+            response.code == 403 && !of_the_moment.iter().any(|words| response.message.contains(words))
+        };
         if request.annotations["authorization.k8s.io/decision"] == "forbid"
             || request.response_status.as_ref().is_some_and(refused)
         {

@@ -9,10 +9,14 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, List
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::net::TcpStream;
 
 use super::lab::Lab;
 use super::objects::{HTTP_PORT, has_condition};
 use crate::cluster::eventually;
+
+/// How long nodes may take to hear of a Service's pods.
+const LEADS_WITHIN: Duration = Duration::from_secs(30);
 
 /// A namespace of a scenario's own.
 #[derive(Clone, Copy)]
@@ -143,14 +147,19 @@ impl<'a> Space<'a> {
         started.elapsed()
     }
 
-    /// The address of a cluster's Service, which a node of Kubernetes reaches.
+    /// The address of a cluster's Service, which a node of Kubernetes reaches, once it leads to a pod there.
     ///
     /// # Panics
-    /// It has none.
+    /// It has none, or leads nowhere.
     pub async fn service(&self, cluster: &str) -> SocketAddr {
         let service = self.api::<Service>().get(cluster).await.unwrap_or_else(|error| panic!("{cluster}: {error}"));
         let address = service.spec.and_then(|spec| spec.cluster_ip).unwrap_or_default();
-        SocketAddr::new(address.parse().unwrap_or_else(|error| panic!("{address}: {error}")), HTTP_PORT)
+        let address = SocketAddr::new(address.parse().unwrap_or_else(|error| panic!("{address}: {error}")), HTTP_PORT);
+        eventually(LEADS_WITHIN, "the Service to lead to a pod", async || {
+            TcpStream::connect(address).await.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+        address
     }
 
     /// The pods of a cluster, by name.
