@@ -22,13 +22,13 @@ impl Leaving {
         self.0 = chunks.iter().filter_map(|chunk| File::open(&chunk.path).ok()).collect();
     }
 
-    /// Closes what is held once it has no names any more. All that one purge deletes is deleted at once.
+    /// Closes what has no name any more. The rest stays: it may be about to be deleted, behind what was a moment ago.
     pub(super) fn let_go(&mut self) {
-        let is_deleted = |file: &File| file.metadata().is_ok_and(|metadata| metadata.nlink() == 0);
-        if self.0.iter().any(is_deleted) {
-            let files = std::mem::take(&mut self.0);
+        let is_deleted = |file: &mut File| file.metadata().is_ok_and(|metadata| metadata.nlink() == 0);
+        let deleted: Vec<File> = self.0.extract_if(.., is_deleted).collect();
+        if !deleted.is_empty() {
             // Without a thread they are closed here.
-            let _ = std::thread::Builder::new().name("log-deleter".to_owned()).spawn(move || drop(files));
+            let _ = std::thread::Builder::new().name("log-deleter".to_owned()).spawn(move || drop(deleted));
         }
     }
 
@@ -61,6 +61,9 @@ mod tests {
         leaving.let_go();
         assert_eq!(leaving.0.len(), 2, "they are still there");
         std::fs::remove_file(&paths[0]).unwrap();
+        leaving.let_go();
+        assert_eq!(leaving.0.len(), 1, "the next one is deleted in a moment");
+        std::fs::remove_file(&paths[1]).unwrap();
         leaving.let_go();
         assert!(leaving.0.is_empty());
     }
