@@ -23,3 +23,4 @@ pub mod programs;
 pub mod readme;
 pub mod simulation;
 pub mod storage_suite;
+mod sync;

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,6 +14,7 @@ use super::{
     pause,
 };
 use crate::client::Client;
+use crate::sync::lock;
 
 /// One node: a process that can come and go, and what stays of it.
 pub struct Node {
@@ -225,8 +226,4 @@ impl Node {
         let skipped = log.lines().count().saturating_sub(lines);
         log.lines().skip(skipped).collect::<Vec<_>>().join("\n")
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

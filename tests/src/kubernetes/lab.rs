@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -18,6 +18,7 @@ use super::rights::{NAMESPACE, OPERATOR, Rights};
 use super::space::Space;
 use crate::cluster::eventually;
 use crate::readme;
+use crate::sync::lock;
 
 /// How long things may take that take seconds on a machine of two cores which does nothing else.
 pub const PATIENCE: Duration = Duration::from_mins(2);
@@ -152,7 +153,7 @@ impl Lab {
 
     /// Has a namespace deleted, too, when the scenario has ended.
     pub fn adopt(&self, name: &str) {
-        self.spaces.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+        lock(&self.spaces).push(name.to_owned());
     }
 
     /// The operator as the README installs it, unless it is there just so.
@@ -213,7 +214,7 @@ impl Lab {
 
     /// After each scenario: its namespaces go, without being waited for.
     pub fn clear_away(&self) {
-        let spaces = std::mem::take(&mut *self.spaces.lock().unwrap_or_else(PoisonError::into_inner));
+        let spaces = std::mem::take(&mut *lock(&self.spaces));
         for space in spaces {
             let gone = self.try_kubectl(&format!("delete namespace {space} --ignore-not-found --wait=false"), "");
             if let Err(error) = gone {
@@ -227,7 +228,7 @@ impl Lab {
     /// # Panics
     /// It did.
     pub fn assert_allowed(&self) {
-        let refused = self.rights.lock().unwrap_or_else(PoisonError::into_inner).read_on();
+        let refused = lock(&self.rights).read_on();
         assert!(refused.is_empty(), "the operator may not do what it does: {refused:#?}");
     }
 
@@ -267,7 +268,7 @@ impl Lab {
     /// The record cannot be read.
     #[must_use]
     pub fn most_status_writes(&self, resource: &str, namespace: &str) -> usize {
-        self.rights.lock().unwrap_or_else(PoisonError::into_inner).most_status_writes(resource, namespace)
+        lock(&self.rights).most_status_writes(resource, namespace)
     }
 
     /// A command that takes rights away from the operator that runs, as uninstalling does: what it is refused until it has
@@ -293,7 +294,7 @@ impl Lab {
 
     /// What the operator was refused so far counts no longer: a scenario that failed has been told of already.
     pub fn forgive(&self) {
-        self.rights.lock().unwrap_or_else(PoisonError::into_inner).read_on();
+        lock(&self.rights).read_on();
     }
 
     /// What the operator is allowed to do and has not done since the cluster was started.
@@ -302,7 +303,7 @@ impl Lab {
     /// Its roles cannot be read.
     #[expect(clippy::await_holding_lock, reason = "scenarios run one after another, and nobody else holds it")]
     pub async fn unused_rights(&self) -> Vec<String> {
-        let mut rights = self.rights.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rights = lock(&self.rights);
         rights.read_on();
         rights.unused(&self.client).await
     }
@@ -320,7 +321,7 @@ impl Lab {
             let lines: Vec<_> = said.lines().collect();
             eprintln!("== kubectl {words}\n{}", lines[lines.len().saturating_sub(150)..].join("\n"));
         }
-        let spaces = self.spaces.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let spaces = lock(&self.spaces).clone();
         for space in spaces {
             let words =
                 format!("logs --namespace {space} --selector app.kubernetes.io/component=limiter --tail 25 --prefix");

@@ -12,7 +12,7 @@ use std::env;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use axum::http::{Method, Request, Response};
@@ -22,6 +22,8 @@ use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
 use serde_json::Value;
 use tower::{BoxError, Layer, Service};
+
+use crate::sync::lock;
 
 /// How the process ends: none of the operator's own codes.
 pub const EXIT_CODE: i32 = 99;
@@ -131,10 +133,6 @@ impl Points {
         let file = fs::OpenOptions::new().create(true).append(true).open(self.folder.join(file));
         file?.write_all(format!("{point}\n").as_bytes())
     }
-}
-
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a write is called; `None` for one that does not count.

@@ -1,7 +1,7 @@
 //! Looks at a cluster all the time while something is done to it: who votes, who leads, and which pod goes when.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::{StreamExt as _, pin_mut};
@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::space::Space;
 use crate::client::Client;
 use crate::cluster::{eventually, pause};
+use crate::sync::lock;
 
 /// Between two looks at the members.
 const PACE: Duration = Duration::from_millis(200);
@@ -56,7 +57,7 @@ impl Watcher {
     }
 
     fn seen(&self) -> Seen {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.seen).clone()
     }
 
     /// Tells, once all that was written so far has been seen.
@@ -79,7 +80,7 @@ impl Watcher {
 async fn look(service: SocketAddr, seen: Arc<Mutex<Seen>>) {
     loop {
         if let Some(voters) = voters(service).await {
-            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut seen = lock(&seen);
             seen.looks += 1;
             seen.voters_min = Some(seen.voters_min.map_or(voters, |min| min.min(voters)));
         }
@@ -101,7 +102,7 @@ async fn read(objects: Api<DynamicObject>, cluster: String, seen: Arc<Mutex<Seen
     while let Some(change) = changes.next().await {
         // It begins anew by itself.
         let Ok(Some(object)) = change else { continue };
-        seen.lock().unwrap_or_else(PoisonError::into_inner).note(&object);
+        lock(&seen).note(&object);
     }
 }
 
