@@ -23,8 +23,8 @@ pub struct Member {
     pub name: String,
     /// Whether it votes; else it is a learner.
     pub voter: bool,
-    /// Whether an operator wants it out.
-    pub leaving: bool,
+    /// For how long an operator has wanted it out, in cluster time; `None`: it stays.
+    pub leaving: Option<Duration>,
     /// Whether its log is close enough to the leader's to vote without holding up the rest.
     pub caught_up: bool,
     /// For how long nothing was heard from it; `None` while it is reachable.
@@ -32,6 +32,10 @@ pub struct Member {
 }
 
 impl Member {
+    fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
+    }
+
     fn is_reachable(&self) -> bool {
         self.silent.is_none()
     }
@@ -83,6 +87,8 @@ pub struct Observation {
     pub since_swap: Option<Duration>,
     /// How careful a lost disk is replaced.
     pub replacing: Replacing,
+    /// For so long a member that is to leave goes on answering, so that its clients find others first.
+    pub drain: Duration,
 }
 
 /// The next change of the membership.
@@ -147,7 +153,7 @@ pub fn plan(seen: &Observation) -> Plan {
 impl Observation {
     fn next(&self, waits: &mut Vec<Waits>) -> Option<Change> {
         let mut departures = self.replacements(waits);
-        departures.extend(self.departures());
+        departures.extend(self.departures(waits));
         departures
             .iter()
             .find_map(|departure| self.depart(departure, waits))
@@ -176,7 +182,7 @@ impl Observation {
     /// Whether a member is taken for lost: an operator says so, or it was silent for long enough.
     fn is_lost(&self, old: &Member, waits: &mut Vec<Waits>) -> bool {
         let lost_after = self.replacing.lost_after;
-        let lost = old.silent.is_some_and(|silent| old.leaving || silent >= lost_after);
+        let lost = old.silent.is_some_and(|silent| old.is_leaving() || silent >= lost_after);
         if !lost {
             let left = lost_after.saturating_sub(old.silent.unwrap_or_default());
             waits.push(Waits::Silence { id: old.id, name: old.name.clone(), left });
@@ -204,13 +210,13 @@ impl Observation {
             let (alive, silent): (Vec<&Member>, Vec<&Member>) =
                 members.iter().partition(|member| member.is_reachable());
             let [successor] = alive[..] else {
-                if alive.len() > 1 && alive.iter().all(|member| !member.leaving) {
+                if alive.len() > 1 && alive.iter().all(|member| !member.is_leaving()) {
                     let ids = alive.iter().map(|member| member.id).collect();
                     waits.push(Waits::NameTwice { name: name.to_owned(), ids });
                 }
                 continue;
             };
-            if successor.voter || successor.leaving {
+            if successor.voter || successor.is_leaving() {
                 continue;
             }
             if !silent.iter().all(|old| self.is_lost(old, waits)) {
@@ -221,7 +227,7 @@ impl Observation {
                 continue;
             }
             // Learners take no part in decisions, and an operator knows what they do.
-            let at_once = silent.iter().all(|old| !old.voter) || silent.iter().any(|old| old.leaving);
+            let at_once = silent.iter().all(|old| !old.voter) || silent.iter().any(|old| old.is_leaving());
             if at_once || self.may_replace(name, waits) {
                 let drop = silent.iter().map(|old| old.id).collect();
                 ready.push(Departure { name, drop, successor: Some(successor.id) });
@@ -230,10 +236,13 @@ impl Observation {
         ready
     }
 
-    /// Members that an operator wants out, one by one; those that are gone already come first.
-    fn departures(&self) -> impl Iterator<Item = Departure<'_>> {
-        let mut leaving: Vec<&Member> = self.members.iter().filter(|member| member.leaving).collect();
-        leaving.retain(|member| member.is_reachable() || !self.has_heir(member));
+    /// Members that an operator wants out, one by one; those that are gone already come first. One that is still there
+    /// drains.
+    fn departures(&self, waits: &mut Vec<Waits>) -> impl Iterator<Item = Departure<'_>> {
+        let mut leaving: Vec<&Member> = self.members.iter().filter(|member| member.is_leaving()).collect();
+        leaving.retain(
+            |member| if member.is_reachable() { self.has_drained(member, waits) } else { !self.has_heir(member) },
+        );
         leaving.sort_by_key(|member| (member.is_reachable(), member.id));
         leaving.into_iter().map(|member| Departure {
             name: &member.name,
@@ -242,10 +251,19 @@ impl Observation {
         })
     }
 
+    /// Whether it has been about to leave for long enough that its clients are gone.
+    fn has_drained(&self, member: &Member, waits: &mut Vec<Waits>) -> bool {
+        let left = self.drain.saturating_sub(member.leaving.unwrap_or_default());
+        if !left.is_zero() {
+            waits.push(Waits::Draining { name: member.name.clone(), left });
+        }
+        left.is_zero()
+    }
+
     /// Whether a node of the same name is about to take this one's place.
     fn has_heir(&self, old: &Member) -> bool {
         let is_heir = |other: &Member| {
-            other.id != old.id && other.name == old.name && !other.voter && other.is_reachable() && !other.leaving
+            other.id != old.id && other.name == old.name && !other.voter && other.is_reachable() && !other.is_leaving()
         };
         self.members.iter().any(is_heir) || self.fresh().any(|candidate| candidate.name == old.name)
     }
@@ -256,7 +274,7 @@ impl Observation {
         let mut able: Vec<&Member> = staying
             .iter()
             .copied()
-            .filter(|member| !member.voter && !member.leaving && member.is_ready() && is_alone(member))
+            .filter(|member| !member.voter && !member.is_leaving() && member.is_ready() && is_alone(member))
             .collect();
         able.sort_by_key(|member| (&member.name, member.id));
         able
@@ -307,7 +325,7 @@ impl Observation {
         Self::fill(&mut voters, &all);
         if voters.len() == current.len() {
             let behind =
-                |member: &&Member| !member.voter && !member.leaving && member.is_reachable() && !member.caught_up;
+                |member: &&Member| !member.voter && !member.is_leaving() && member.is_reachable() && !member.caught_up;
             if current.len() < wanted_voters(&all) {
                 let behind = self.members.iter().filter(behind);
                 waits.extend(behind.map(|member| Waits::CatchingUp { id: member.id, name: member.name.clone() }));
@@ -348,7 +366,7 @@ impl Observation {
 /// How many voters there should be once all of these have caught up.
 fn wanted_voters(staying: &[&Member]) -> usize {
     let names: BTreeSet<&str> =
-        staying.iter().filter(|member| !member.leaving).map(|member| member.name.as_str()).collect();
+        staying.iter().filter(|member| !member.is_leaving()).map(|member| member.name.as_str()).collect();
     largest_odd(names.len().min(VOTERS_MAX))
 }
 

@@ -224,7 +224,7 @@ impl StateMachine {
                 self.state.feature_level = self.state.feature_level.max(*level);
                 PartOutcome::Done
             }
-            Part::Decommission { node } => PartOutcome::Leaving(self.state.members.decommission(*node)),
+            Part::Decommission { node } => PartOutcome::Leaving(self.state.members.decommission(*node, self.state.now)),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The members as the replicated state knows them: who they are, who is to leave, and who has left.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hasher;
 
 use serde::{Deserialize, Serialize};
@@ -30,8 +30,8 @@ pub enum Leaving {
 pub struct Members {
     /// Raft id and name of each member, learners included, as the last membership entry applied says.
     present: BTreeMap<u64, String>,
-    /// Those of them that are to leave.
-    leaving: BTreeSet<u64>,
+    /// Those of them that are to leave, and since when.
+    leaving: BTreeMap<u64, ClusterTime>,
     /// Ids of former members, the newest last.
     removed: VecDeque<u64>,
     /// When a member last took the place of another of its name.
@@ -45,9 +45,9 @@ impl Members {
         &self.present
     }
 
-    /// The members that are to leave.
+    /// The members that are to leave, and since when.
     #[must_use]
-    pub fn leaving(&self) -> &BTreeSet<u64> {
+    pub fn leaving(&self) -> &BTreeMap<u64, ClusterTime> {
         &self.leaving
     }
 
@@ -78,17 +78,18 @@ impl Members {
             }
         }
         self.removed.drain(..self.removed.len().saturating_sub(REMOVED_MAX));
-        self.leaving.retain(|id| self.present.contains_key(id));
+        self.leaving.retain(|id, _| self.present.contains_key(id));
     }
 
-    pub(crate) fn decommission(&mut self, id: u64) -> Leaving {
+    /// Notes the wish; it counts from the first time it was said.
+    pub(crate) fn decommission(&mut self, id: u64, now: ClusterTime) -> Leaving {
         if !self.present.contains_key(&id) {
             return if self.is_removed(id) { Leaving::Left } else { Leaving::Unknown };
         }
-        if self.present.keys().all(|other| *other == id || self.leaving.contains(other)) {
+        if self.present.keys().all(|other| *other == id || self.leaving.contains_key(other)) {
             return Leaving::Last;
         }
-        self.leaving.insert(id);
+        self.leaving.entry(id).or_insert(now);
         Leaving::Intended
     }
 
@@ -100,7 +101,10 @@ impl Members {
             hasher.write(name.as_bytes());
         }
         hasher.write_u64(self.leaving.len() as u64);
-        self.leaving.iter().for_each(|id| hasher.write_u64(*id));
+        for (id, since) in &self.leaving {
+            hasher.write_u64(*id);
+            hasher.write_u64(since.0);
+        }
         hasher.write_u64(self.removed.len() as u64);
         self.removed.iter().for_each(|id| hasher.write_u64(*id));
         hasher.write_u64(self.swapped.map_or(0, |at| at.0.saturating_add(1)));
@@ -109,6 +113,8 @@ impl Members {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn members(ids: &[(u64, &str)]) -> BTreeMap<u64, String> {
@@ -124,13 +130,14 @@ mod tests {
     #[test]
     fn member_that_an_entry_drops_is_removed_and_its_intent_ends() {
         let mut members = three();
-        assert_eq!(members.decommission(2), Leaving::Intended);
-        assert_eq!(members.decommission(2), Leaving::Intended);
+        assert_eq!(members.decommission(2, ClusterTime(6)), Leaving::Intended);
+        assert_eq!(members.decommission(2, ClusterTime(8)), Leaving::Intended);
+        assert_eq!(members.leaving(), &BTreeMap::from([(2, ClusterTime(6))]), "since it was first said");
         members.set(self::members(&[(1, "a"), (3, "c")]), ClusterTime(9));
         assert!(members.leaving().is_empty() && members.is_removed(2) && !members.is_removed(1));
         assert_eq!(members.swapped(), None, "nobody took its place");
-        assert_eq!(members.decommission(2), Leaving::Left);
-        assert_eq!(members.decommission(7), Leaving::Unknown);
+        assert_eq!(members.decommission(2, ClusterTime(9)), Leaving::Left);
+        assert_eq!(members.decommission(7, ClusterTime(9)), Leaving::Unknown);
     }
 
     #[test]
@@ -145,10 +152,10 @@ mod tests {
     #[test]
     fn all_but_one_leave_the_last_stays() {
         let mut members = three();
-        assert_eq!(members.decommission(1), Leaving::Intended);
-        assert_eq!(members.decommission(3), Leaving::Intended);
-        assert_eq!(members.decommission(2), Leaving::Last);
-        assert_eq!(members.leaving(), &BTreeSet::from([1, 3]));
+        assert_eq!(members.decommission(1, ClusterTime(6)), Leaving::Intended);
+        assert_eq!(members.decommission(3, ClusterTime(7)), Leaving::Intended);
+        assert_eq!(members.decommission(2, ClusterTime(8)), Leaving::Last);
+        assert_eq!(members.leaving(), &BTreeMap::from([(1, ClusterTime(6)), (3, ClusterTime(7))]));
     }
 
     #[test]
@@ -170,13 +177,13 @@ mod tests {
             hasher.finish128().as_u128()
         };
         let base = three();
-        let mut others = vec![base.clone(); 4];
+        let mut others = vec![base.clone(); 5];
         others[0].present.insert(1, "A".to_owned());
-        others[1].leaving.insert(1);
+        others[1].leaving.insert(1, ClusterTime(0));
         others[2].removed.push_back(9);
         others[3].swapped = Some(ClusterTime(0));
-        for other in others {
-            assert_ne!(hash(&base), hash(&other), "{other:?}");
-        }
+        others[4].leaving.insert(1, ClusterTime(1));
+        let hashes: BTreeSet<u128> = others.iter().chain([&base]).map(hash).collect();
+        assert_eq!(hashes.len(), others.len() + 1, "{others:?}");
     }
 }

@@ -63,6 +63,8 @@ pub struct NodeOptions {
     pub tuning: Tuning,
     /// How careful a lost disk is replaced.
     pub replacing: Replacing,
+    /// For so long a member that is to leave goes on answering before this node, if it leads, takes it out.
+    pub drain: Duration,
 }
 
 /// A running node.
@@ -127,8 +129,13 @@ impl<P: Platform> Node<P> {
         let election_max = options.tuning.election_max;
         let handover =
             Arc::new(Handover::new(consensus.clone(), Arc::clone(&queue), Arc::clone(&gossip), election_max));
-        let autopilot =
-            Arc::new(Autopilot::new(consensus.clone(), Arc::clone(&gossip), Arc::clone(&handover), options.replacing));
+        let autopilot = Arc::new(Autopilot::new(
+            consensus.clone(),
+            Arc::clone(&gossip),
+            Arc::clone(&handover),
+            options.replacing,
+            options.drain,
+        ));
         let node = Arc::new(Self {
             options,
             consensus,
@@ -397,7 +404,7 @@ impl<P: Platform> Node<P> {
         self.founding.identity()
     }
 
-    /// Whether this node has caught up once since it started and is not draining.
+    /// Whether this node has caught up once since it started, and neither drains nor is to leave its cluster.
     ///
     /// # Errors
     /// The reason why not.
@@ -406,6 +413,8 @@ impl<P: Platform> Node<P> {
             Err(UnavailableReason::Removed.to_string())
         } else if self.is_draining() {
             Err("this node is draining".to_owned())
+        } else if self.is_leaving() {
+            Err("this node is to leave its cluster".to_owned())
         } else if self.caught_up.load(Ordering::SeqCst) {
             Ok(())
         } else {

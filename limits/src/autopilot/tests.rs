@@ -11,7 +11,7 @@ fn members(shape: &str) -> Vec<Member> {
         id,
         name: format!("node-{id}"),
         voter: matches!(kind, 'V' | 'X'),
-        leaving: false,
+        leaving: None,
         caught_up: kind != 'l',
         silent: match kind {
             'u' => Some(Duration::ZERO),
@@ -37,7 +37,7 @@ fn with(mut seen: Observation, id: u64, change: impl FnOnce(&mut Member)) -> Obs
 }
 
 fn leaving(seen: Observation, id: u64) -> Observation {
-    with(seen, id, |member| member.leaving = true)
+    with(seen, id, |member| member.leaving = Some(Duration::ZERO))
 }
 
 /// Three voters, the third lost, and a learner under its name.
@@ -193,6 +193,20 @@ fn several_to_leave_go_one_by_one_those_that_are_gone_first() {
 }
 
 #[test]
+fn member_to_leave_that_is_still_there_drains_first() {
+    let draining = |shape, id| Observation { drain: Duration::from_secs(10), ..leaving(seen(shape, &[]), id) };
+    let since = |seen, id, seconds| with(seen, id, |member| member.leaving = Some(Duration::from_secs(seconds)));
+    for shape in ["VV", "VVV", "VL"] {
+        assert_eq!(reasons(&since(draining(shape, 2), 2, 9)), ["Draining"], "{shape}");
+    }
+    assert_eq!(reasons(&since(draining("VV", 1), 1, 9)), ["Draining"], "the leader too");
+    assert_eq!(change(&since(draining("VV", 2), 2, 10)), voters(&[1], &[2]));
+    assert_eq!(change(&draining("VVX", 3)), voters(&[1, 2], &[3]), "one that is gone has no clients");
+    let both = leaving(draining("VVVVX", 2), 5);
+    assert_eq!(change(&both), voters(&[1, 2, 3, 4], &[5]), "nobody waits for another to drain");
+}
+
+#[test]
 fn departure_that_would_cost_the_quorum_waits() {
     assert_eq!(reasons(&leaving(seen("VVX", &[]), 2)), ["Quorum"]);
     assert_eq!(reasons(&leaving(seen("V", &[]), 1)), ["NobodyLeft"]);
@@ -214,6 +228,10 @@ fn waits_say_what_to_do() {
         told(&with(seen("VVX", &[candidate("node-3", 77)]), 3, |old| old.silent = Some(Duration::from_millis(6500)))),
         "node-3 is back on an empty disk; its former self 0000000000000003 must be silent for 4s more before it is taken \
          for lost (or decommission 0000000000000003)"
+    );
+    assert_eq!(
+        told(&Observation { drain: Duration::from_millis(6500), ..leaving(seen("VVV", &[]), 2) }),
+        "node-2 is to leave, and goes on answering for 7s while its clients find others"
     );
     assert_eq!(
         told(&leaving(seen("VVX", &[]), 2)),

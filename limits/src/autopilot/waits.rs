@@ -32,6 +32,13 @@ pub enum Waits {
         /// Cluster time until it may be.
         left: Duration,
     },
+    /// A member that is to leave still answers, until its clients ask others.
+    Draining {
+        /// Its name.
+        name: String,
+        /// Cluster time until it goes.
+        left: Duration,
+    },
     /// A learner has not got the whole log yet.
     CatchingUp {
         /// The learner.
@@ -61,6 +68,7 @@ impl Waits {
             Self::Quorum { .. } => "Quorum",
             Self::Silence { .. } => "Silence",
             Self::Interval { .. } => "Interval",
+            Self::Draining { .. } => "Draining",
             Self::CatchingUp { .. } => "CatchingUp",
             Self::NameTwice { .. } => "NameTwice",
             Self::NobodyLeft { .. } => "NobodyLeft",
@@ -87,6 +95,13 @@ impl fmt::Display for Waits {
                  former {name})",
                 seconds(*left)
             ),
+            Self::Draining { name, left } => {
+                write!(
+                    f,
+                    "{name} is to leave, and goes on answering for {}s while its clients find others",
+                    seconds(*left)
+                )
+            }
             Self::CatchingUp { id, name } => write!(f, "{name} ({id:016x}) catches up"),
             Self::NameTwice { name, ids } => {
                 write!(f, "several nodes named {name} are alive:")?;

@@ -48,6 +48,8 @@ struct World {
     leader: Option<usize>,
     silent: Ids,
     leaving: Ids,
+    /// Those of them that have been about to leave for long enough.
+    drained: Ids,
     removed: Ids,
     interval_over: bool,
     faults_left: u8,
@@ -100,6 +102,7 @@ impl World {
             leader: Some(0),
             silent: 0,
             leaving: 0,
+            drained: 0,
             removed: 0,
             interval_over: true,
             faults_left,
@@ -145,7 +148,8 @@ impl World {
             id: id.into(),
             name: name(id),
             voter: config.voters & bit(id) != 0,
-            leaving: self.leaving & bit(id) != 0,
+            leaving: (self.leaving & bit(id) != 0)
+                .then(|| Duration::from_hours(u64::from(self.drained & bit(id) != 0))),
             caught_up: self.host_of(id).is_some_and(|host| host.has == Some(self.last())),
             silent: (reachable & bit(id) == 0).then(|| Duration::from_hours(u64::from(self.silent & bit(id) != 0))),
         };
@@ -158,6 +162,7 @@ impl World {
             removed: ids(self.removed).map(u64::from).collect(),
             since_swap: (!self.interval_over).then_some(Duration::ZERO),
             replacing: Replacing::default(),
+            drain: Duration::from_secs(10),
         }
     }
 
@@ -251,6 +256,7 @@ impl World {
     fn pass_time(&mut self) {
         self.silent = self.config().all() & !self.reachable();
         self.interval_over = true;
+        self.drained = self.leaving;
     }
 
     fn is_behind(&self, host: &Host) -> bool {
@@ -287,6 +293,7 @@ impl World {
                 assert!((voters | drop) & !config.all() == 0 && voters & drop == 0, "{self:?}");
                 assert!(drop & !(self.leaving | self.silent) == 0, "one that is there is dropped unasked: {self:?}");
                 assert!(drop & bit(self.hosts[leader].id) == 0, "a leader drops itself: {self:?}");
+                assert!(drop & self.reachable() & !self.drained == 0, "one that still answers is dropped: {self:?}");
                 for id in ids(drop & config.voters) {
                     let heir = self.heir(id).filter(|heir| voters & bit(*heir) == 0);
                     assert_eq!(heir, None, "{id} goes before its heir can take its place: {self:?}");
@@ -314,6 +321,7 @@ impl World {
             }
             world.removed |= dropped;
             world.leaving &= config.all();
+            world.drained &= world.leaving;
             let stays = |id: u32| ids(config.all()).any(|other| other % HOSTS_MAX == id % HOSTS_MAX);
             if ids(dropped).any(stays) {
                 world.interval_over = false;

@@ -86,7 +86,7 @@ pub struct ServeArgs {
     /// Between two replacements of lost disks, unless the lost member is decommissioned [default: 1h]
     #[arg(long, env = "REPLACE_LOST_DISK_INTERVAL", value_name = "DURATION", hide_env_values = true)]
     pub replace_lost_disk_interval: Option<String>,
-    /// How long connections are still accepted after SIGTERM [default: 10s]
+    /// How long connections are still accepted after SIGTERM, or before a member leaves [default: 10s]
     #[arg(long, env = "DRAIN_DELAY", value_name = "DURATION", hide_env_values = true)]
     pub drain_delay: Option<String>,
     /// Drain as on SIGINT once standard input ends, so that a node never outlives who started it [default: false]

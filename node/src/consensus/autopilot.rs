@@ -51,6 +51,7 @@ pub struct Autopilot<P: Platform> {
     gossip: Arc<Gossip<P>>,
     handover: Arc<Handover<P>>,
     replacing: Replacing,
+    drain: Duration,
     /// When each member was last heard from, since this node leads.
     heard: Mutex<BTreeMap<u64, Instant<P>>>,
     report: Mutex<Option<Report>>,
@@ -63,8 +64,9 @@ impl<P: Platform> Autopilot<P> {
         gossip: Arc<Gossip<P>>,
         handover: Arc<Handover<P>>,
         replacing: Replacing,
+        drain: Duration,
     ) -> Self {
-        Self { consensus, gossip, handover, replacing, heard: Mutex::default(), report: Mutex::default() }
+        Self { consensus, gossip, handover, replacing, drain, heard: Mutex::default(), report: Mutex::default() }
     }
 
     /// What it does and what it waits for, while this node leads.
@@ -130,6 +132,7 @@ impl<P: Platform> Autopilot<P> {
             let members = state.members();
             (members.leaving().clone(), members.removed().collect(), members.swapped())
         });
+        let time = self.consensus.clock().now();
         let mut heard = lock(&self.heard);
         heard.retain(|id, _| membership.get_node(id).is_some());
         let members = membership.nodes().map(|(id, member)| {
@@ -148,7 +151,7 @@ impl<P: Platform> Autopilot<P> {
                 id: *id,
                 name: member.name.clone(),
                 voter: voters.contains(id),
-                leaving: leaving.contains(id),
+                leaving: leaving.get(id).map(|since| time.since(*since)),
                 caught_up: is_leader || acknowledged && close,
                 silent: (!reachable).then(|| now.saturating_duration_since(*last_heard)),
             }
@@ -172,8 +175,9 @@ impl<P: Platform> Autopilot<P> {
             joint: membership.get_joint_config().len() > 1,
             candidates,
             removed,
-            since_swap: swapped.map(|at| self.consensus.clock().now().since(at)),
+            since_swap: swapped.map(|at| time.since(at)),
             replacing: self.replacing,
+            drain: self.drain,
         }
     }
 
@@ -238,12 +242,13 @@ impl<P: Platform> Autopilot<P> {
 fn tell(told: &mut Vec<Waits>, waits: &[Waits]) {
     let same = |a: &Waits, b: &Waits| match (a, b) {
         (Waits::Silence { id, .. }, Waits::Silence { id: other, .. }) => id == other,
-        (Waits::Interval { name, .. }, Waits::Interval { name: other, .. }) => name == other,
+        (Waits::Interval { name, .. }, Waits::Interval { name: other, .. })
+        | (Waits::Draining { name, .. }, Waits::Draining { name: other, .. }) => name == other,
         _ => a == b,
     };
     for wait in waits.iter().filter(|wait| !told.iter().any(|before| same(before, wait))) {
         match wait {
-            Waits::Silence { .. } | Waits::CatchingUp { .. } | Waits::Interval { .. } => {
+            Waits::Silence { .. } | Waits::CatchingUp { .. } | Waits::Interval { .. } | Waits::Draining { .. } => {
                 info!("autopilot waits: {wait}");
             }
             Waits::Quorum { .. } | Waits::NameTwice { .. } | Waits::NobodyLeft { .. } => {

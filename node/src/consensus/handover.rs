@@ -111,7 +111,7 @@ impl<P: Platform> Handover<P> {
         // The voters to come: whoever leaves with a change under way must not lead.
         let voters = metrics.membership_config.membership().get_joint_config().last().cloned().unwrap_or_default();
         let leaving = self.consensus.state().read(|state| state.members().leaving().clone());
-        let is_wanted = |id: &u64| target.map_or_else(|| !leaving.contains(id), |target| *id == target);
+        let is_wanted = |id: &u64| target.map_or_else(|| !leaving.contains_key(id), |target| *id == target);
         let voters: Vec<u64> = voters.into_iter().filter(|id| *id != me && is_wanted(id)).collect();
         if voters.is_empty() {
             return Err("there is no other voter to take over".to_owned());

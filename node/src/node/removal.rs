@@ -1,4 +1,4 @@
-//! A node that its cluster removed: how it finds out, and what becomes of it.
+//! A node that is to leave its cluster, or that was removed from it: how it finds out, and what becomes of it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,12 +13,27 @@ use crate::gossip::Peer;
 use crate::platform::Platform;
 use crate::transport::Lane;
 
+/// Between two looks whether this member is to leave: a small part of the time that its clients have.
+const LEAVING_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Between two questions of a follower to another node, which would tell it that it was removed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the answer to that may take.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 impl<P: Platform> Node<P> {
+    /// Whether an operator wants this member out, as far as this node has applied the log.
+    pub(super) fn is_leaving(&self) -> bool {
+        let me = self.consensus.link().me();
+        self.consensus.state().read(|state| state.members().leaving().contains_key(&me))
+    }
+
+    /// Waits until this member is to leave. It goes on answering for a while, and is not ready any more.
+    pub async fn leaves(&self) {
+        while !self.is_leaving() {
+            P::sleep(LEAVING_LOOK_INTERVAL).await;
+        }
+    }
+
     /// Finds out whether this node was removed from its cluster, and does what follows.
     ///
     /// Whoever it speaks to tells it. A learner with nothing to forward speaks to nobody, so it asks around.

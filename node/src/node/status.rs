@@ -119,7 +119,7 @@ impl<P: Platform> Node<P> {
             quorum_acked_ms: quorum_acked.map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
             membership_index: metrics.membership_config.log_id().as_ref().map(openraft::LogId::index),
             members: members.collect(),
-            leaving: self.consensus.state().read(|state| state.members().leaving().iter().copied().collect()),
+            leaving: self.consensus.state().read(|state| state.members().leaving().keys().copied().collect()),
             autopilot: self.autopilot.report(),
             gossip_peers: self.gossip.peers().len(),
         }

@@ -315,7 +315,8 @@ impl View<'_> {
         let Some(membership) = &self.seen.membership else {
             return Some(plan.waiting(Reason::NoLeader, "a leader"));
         };
-        // The last vote goes to another before its pod does; and of two that vote neither can be missed.
+        // The last vote goes to another before its pod does; and of two that vote neither can be missed. Its node drains
+        // before it is out, as it would when its pod ends.
         let own = membership.voters().find(|voter| voter.name == name);
         if let Some(own) = own.filter(|_| membership.voters().count() <= 2) {
             return Some(plan.step(Step::Decommission { id: own.id }));

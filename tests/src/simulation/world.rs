@@ -21,6 +21,8 @@ use super::{Sim, chance};
 
 /// What a node keeps in reserve; a disk has this much to spare, or nothing.
 pub const DISK_RESERVE: u64 = 64 << 20;
+/// How long a member that is to leave goes on answering.
+const DRAIN: Duration = Duration::from_secs(2);
 /// Between two looks at something that sends no signal.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -171,6 +173,7 @@ impl World {
             disk_reserve: DISK_RESERVE,
             tuning: self.shape.tuning.clone(),
             replacing: self.shape.replacing,
+            drain: DRAIN,
         }
     }
 

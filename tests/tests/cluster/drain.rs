@@ -67,6 +67,52 @@ async fn every_node_drained_in_turn_the_cluster_decides_all_the_time() {
     assert_eq!(100_000_000 - left, history.admitted());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_voters_decommissioned_under_load_sends_its_clients_away_first_and_no_request_fails() {
+    let cluster = Plan::of(2).alone().set("DRAIN_DELAY", "2s").set("DEFAULT_LIMIT", "100000000/24h").start().await;
+    let leader = cluster.leader().await;
+    let (leaving, stays) = (cluster.node(leader), cluster.node(1 - leader));
+    let members = stays.client().cluster_status().await.unwrap().members;
+    let id = members.iter().find(|member| member.name == leaving.name()).unwrap().id.clone();
+    let first = Load { connections: 6, ..Load::increments(cluster.addresses(), "leaves") }.start();
+    eventually(PATIENCE, "requests are admitted", async || more_than(first.admitted(), 500)).await;
+
+    assert_eq!(stays.admin_client().decommission(&id).await.unwrap().status, 202);
+    eventually(PATIENCE, "it says that it is not ready, and why", async || {
+        let answer = leaving.client().get("/ready").await.map_err(|error| error.to_string())?;
+        let reason = answer.text();
+        if reason.contains("to leave its cluster") { Ok(()) } else { Err(reason) }
+    })
+    .await;
+    eventually(PATIENCE, "it asks its clients to go elsewhere", async || {
+        let answer = leaving.client().get("/rate/check?client_id=leaves").await.map_err(|error| error.to_string())?;
+        assert_eq!(answer.status, 200, "it still answers: {}", answer.text());
+        if answer.header("connection") == "close" { Ok(()) } else { Err("it asks nobody to go".to_owned()) }
+    })
+    .await;
+    let status = stays.client().cluster_status().await.unwrap();
+    assert_eq!(status.members.len(), 2, "it is still a member");
+    // What a Service does with a pod that is not ready.
+    let second = Load { connections: 6, ..Load::increments(vec![stays.data()], "leaves") }.start();
+    let mut history = first.stop().await;
+    eventually(PATIENCE, "it has left", async || {
+        let status = stays.client().cluster_status().await?;
+        if status.members.len() == 1 { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    let enough = second.admitted() + 500;
+    eventually(PATIENCE, "the load goes on", async || more_than(second.admitted(), enough)).await;
+    history.records.extend(second.stop().await.records);
+    assert_eq!(history.unknown(), 0, "{:?}", history.problems());
+    let left = stays.client().check("leaves").await.unwrap().remaining_quota.unwrap();
+    assert_eq!(100_000_000 - left, history.admitted(), "each admission is counted once");
+    let slowest = history.records.iter().map(|record| record.ended - record.started).max().unwrap();
+    figure(&format!(
+        "the leader of two voters decommissioned under load: {} requests, none failed, the slowest took {slowest:.2?}",
+        history.records.len()
+    ));
+}
+
 fn more_than(count: u64, wanted: u64) -> Result<(), String> {
     if count > wanted { Ok(()) } else { Err(format!("{count} of {wanted}")) }
 }

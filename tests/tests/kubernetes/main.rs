@@ -47,7 +47,7 @@ const SCENARIOS: &[Scenario] = &scenarios![
     install::operator_of_one_namespace_needs_rights_in_that_one_alone,
     install::operator_upgraded_uninstalled_and_applied_as_plain_yaml_restarts_no_limiter,
     scale::three_to_five_to_three_under_load_disturbs_nobody,
-    scale::three_to_one_to_three_under_load_keeps_every_admission,
+    scale::three_to_one_to_three_under_load_disturbs_nobody,
     scale::version_without_an_image_stops_at_one_pod_and_is_taken_back,
     scale::new_version_under_load_disturbs_nobody_and_takes_the_leader_last,
     scale::statefulset_scaled_by_hand_is_put_right,

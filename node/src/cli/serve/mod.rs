@@ -76,7 +76,7 @@ pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
         // How long a message may be is for gRPC to say, in its own words.
         Server::start(grpc, rls, Bounds::of(Bounds::GRPC_CONNECTIONS_MAX, usize::MAX)),
     ];
-    let ended = serve_until_asked(node, files, signals).await;
+    let ended = serve_until_asked(node, &servers, files, signals).await;
     end(&settings, running, servers, ended).await
 }
 
@@ -97,15 +97,27 @@ enum Ended {
     Removed,
 }
 
-async fn serve_until_asked(node: &Arc<Node<Tokio>>, files: Option<PolicyFiles>, mut signals: Signals) -> Ended {
+async fn serve_until_asked(
+    node: &Arc<Node<Tokio>>,
+    servers: &Servers,
+    files: Option<PolicyFiles>,
+    mut signals: Signals,
+) -> Ended {
     let propose = |files: &PolicyFiles| policy_files::propose(Arc::clone(node), files.clone());
     let mut proposing = files.as_ref().map(propose);
+    let mut stays = true;
     loop {
         let ask = tokio::select! {
             biased;
             reason = node.failed() => return Ended::Failed(reason),
             () = node.starts_anew() => return Ended::Removed,
             ask = signals.next() => ask,
+            () = node.leaves(), if stays => {
+                tracing::info!("this node is to leave its cluster: its clients are told to ask others");
+                leave(servers);
+                stays = false;
+                continue;
+            }
         };
         let (Ask::Reload, Some(files)) = (ask, &files) else {
             if ask == Ask::Reload {
@@ -141,9 +153,7 @@ async fn end(settings: &Settings, running: Running, servers: Servers, ended: End
     };
     let delay = if ask == Ask::Drain { settings.drain_delay } else { Duration::ZERO };
     tracing::info!(?delay, "draining");
-    for server in &servers {
-        server.leave();
-    }
+    leave(&servers);
     let endpoints_catch_up = async {
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
@@ -165,6 +175,11 @@ fn restart() -> Failure {
     // Not by its path, where another version may lie by now.
     let error = Command::new("/proc/self/exe").arg0(name).args(arguments).exec();
     Failure::Failed(format!("it could not start itself again: {error}; start it again"))
+}
+
+/// Tells every client to come by another connection.
+fn leave(servers: &Servers) {
+    servers.iter().for_each(Server::leave);
 }
 
 async fn close(servers: Servers, grace: Duration) {

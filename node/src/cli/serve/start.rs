@@ -103,6 +103,7 @@ async fn options(settings: &Settings, contacts: &DnsContacts) -> Result<NodeOpti
         disk_reserve: settings.disk_reserve,
         tuning: Tuning::default(),
         replacing: settings.replacing,
+        drain: settings.drain_delay,
     })
 }
 

@@ -116,6 +116,7 @@ impl Alone {
             disk_reserve: 0,
             tuning: Tuning::default(),
             replacing: Replacing::default(),
+            drain: Duration::ZERO,
         };
         let contacts = Arc::new(DnsContacts::new(ContactList::default(), None).unwrap());
         let transport = Arc::new(TcpTransport::new());

@@ -129,7 +129,7 @@ impl Ledger {
         hold(gone.iter().all(|id| state.members().is_removed(*id)), || format!("of {gone:?} not all are removed"))?;
         hold(!came.iter().any(|id| state.members().is_removed(*id)), || format!("of {came:?} one was removed before"))?;
         self.members = members;
-        self.leaving.clone_from(state.members().leaving());
+        self.leaving = state.members().leaving().keys().copied().collect();
         Ok(())
     }
 
