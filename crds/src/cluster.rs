@@ -20,6 +20,8 @@ pub const REPLICAS_MAX: i32 = 9;
 /// The longest name of a cluster. Pods, claims and Services have it in theirs, and a `StatefulSet` puts a hash behind it
 /// into a label of at most 63 bytes.
 pub const CLUSTER_NAME_BYTES_MAX: usize = 40;
+/// What no name of a cluster ends in: the Service by which the nodes of a cluster find each other is its name with this.
+pub const PEERS_SUFFIX: &str = "-peers";
 /// In `allowedNamespaces`: every namespace.
 pub const ALL_NAMESPACES: &str = "*";
 
@@ -46,6 +48,9 @@ pub const ALL_NAMESPACES: &str = "*";
     )
         .message("metadata.name: use at most 40 lower case letters, digits and '-', with a letter in front: pods and \
                   Services are named after it"),
+    validation = Rule::new("!self.metadata.name.endsWith('-peers')")
+        .message("metadata.name: must not end in -peers: the Service by which nodes find each other is named so, and \
+                  that of another cluster may be; use another name"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.ready"),
     printcolumn(name = "Leader", type_ = "string", json_path = ".status.leader"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version.running"),
@@ -123,6 +128,8 @@ pub struct Image {
     /// The image without its tag.
     #[serde(default = "default_repository")]
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[a-z0-9]([a-z0-9._:/-]*[a-z0-9])?$"))]
+    #[x_kube(validation = Rule::new("!self.matches(':[^/]*$')")
+        .message("is given without a tag; spec.version is the tag"))]
     pub repository: String,
     /// When the kubelet asks the registry.
     #[serde(default)]
@@ -299,6 +306,11 @@ pub enum Spread {
 /// CPU and memory of each pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new(
+    "!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) || \
+     quantity(self.requests[name]).compareTo(quantity(self.limits[name])) <= 0)"
+)
+    .message("no request may be above its limit; lower the request, or raise the limit"))]
 pub struct Resources {
     /// What the scheduler sets aside.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

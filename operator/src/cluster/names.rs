@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use quorate_crds::cluster::PEERS_SUFFIX;
+
 /// The annotation of a pod that says which template it was made from.
 pub const TEMPLATE_ANNOTATION: &str = "quorate.dev/template";
 /// The annotation of a claim that says whose data is on it.
@@ -36,10 +38,10 @@ impl Names {
         self.cluster.clone()
     }
 
-    /// The headless Service by which nodes and the operator find every pod.
+    /// The headless Service by which nodes and the operator find every pod. No cluster is named so.
     #[must_use]
     pub fn peers(&self) -> String {
-        format!("{}-peers", self.cluster)
+        format!("{}{PEERS_SUFFIX}", self.cluster)
     }
 
     /// The `ConfigMap` that is created once, when the cluster is founded.

@@ -2,7 +2,7 @@
 //! is refused here came past its rules (an older definition, say), and shows as `InvalidSpec`.
 
 use kube::Resource;
-use quorate_crds::cluster::{CLUSTER_NAME_BYTES_MAX, REPLICAS_MAX};
+use quorate_crds::cluster::{CLUSTER_NAME_BYTES_MAX, PEERS_SUFFIX, REPLICAS_MAX};
 use quorate_crds::{FieldError, RateLimitCluster, RateLimitClusterSpec};
 use quorate_limits::autopilot::VOTERS_MAX;
 
@@ -51,8 +51,8 @@ pub fn validate(cluster: &RateLimitCluster) -> Result<Wanted, Vec<FieldError>> {
         errors.push(FieldError::new(
             "metadata.name",
             format!(
-                "use at most {CLUSTER_NAME_BYTES_MAX} lower case letters, digits and '-', with a letter in front: pods \
-                 and Services are named after it"
+                "use at most {CLUSTER_NAME_BYTES_MAX} lower case letters, digits and '-', with a letter in front and no \
+                 {PEERS_SUFFIX} at the end: pods and Services are named after it"
             ),
         ));
     }
@@ -89,6 +89,7 @@ fn is_name(text: &str) -> bool {
     text.len() <= CLUSTER_NAME_BYTES_MAX
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && !text.ends_with('-')
+        && !text.ends_with(PEERS_SUFFIX)
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
@@ -127,6 +128,16 @@ mod tests {
         {
             assert!(error.starts_with(path), "{error}");
         }
+    }
+
+    #[test]
+    fn name_that_would_be_another_clusters_service_is_wrong() {
+        let errors = |name| {
+            let metadata = json!({"name": name, "namespace": "shop", "uid": "u"});
+            read(&metadata, &json!({"version": "0.1.0"})).err().unwrap_or_default()
+        };
+        assert!(errors("edge-peers")[0].contains("no -peers at the end"));
+        assert_eq!(errors("edge-peers-1"), [""; 0]);
     }
 
     #[test]
