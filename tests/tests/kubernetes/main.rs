@@ -54,7 +54,7 @@ const SCENARIOS: &[Scenario] = &scenarios![
     losses::pods_processes_and_nodes_lost_leave_quorum_and_counters needs "to kill processes on nodes, and to drain nodes",
     losses::claim_and_pod_of_each_ordinal_deleted_are_replaced_in_place_under_a_new_id,
     losses::operator_away_leaves_decisions_alone_and_goes_on_when_it_is_back,
-    losses::of_two_operators_the_other_acts_once_the_first_is_deleted_or_killed,
+    losses::of_two_operators_the_other_acts_once_the_first_is_deleted_or_killed needs "to kill processes on nodes",
     losses::cluster_created_again_over_its_claims_has_its_counters,
     stops::operator_that_ends_at_its_writes_brings_about_the_same,
     policies::policy_created_changed_and_deleted_is_in_force_within_a_second,
