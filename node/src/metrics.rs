@@ -330,7 +330,10 @@ impl NodeGauges {
         registry.register(Box::new(older_disk_frames.clone()))?;
         Ok(Self {
             counters: gauge("counters", "Counters this node holds.")?,
-            ready: gauge("ready", "1 when this node has caught up since its start and is not draining.")?,
+            ready: gauge(
+                "ready",
+                "1 when this node has caught up since its start, and neither drains nor is to leave.",
+            )?,
             policy_revision: gauge("policy_revision", "Revision of the policies this node has applied.")?,
             term: gauge("raft_term", "Raft term.")?,
             is_leader: gauge("raft_is_leader", "1 when this node leads.")?,
