@@ -20,7 +20,7 @@ pub const SHOULD_RATE_LIMIT: &str = "/envoy.service.ratelimit.v3.RateLimitServic
 /// Longer than any deadline of the product.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// So that no test depends on how busy the machine is: the product's default is 15 ms.
-const TIMEOUT: &str = "3S";
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A question to the rate limit service.
 #[derive(Clone, PartialEq, Message)]
@@ -186,6 +186,8 @@ pub struct Answer {
 #[derive(Clone, Debug)]
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
+    /// The `grpc-timeout` that the rate limit service is asked with.
+    timeout: Duration,
 }
 
 impl Connection {
@@ -200,7 +202,13 @@ impl Connection {
             handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         // Whoever waits for an answer hears of its end.
         tokio::spawn(connection);
-        Ok(Self { sender })
+        Ok(Self { sender, timeout: TIMEOUT })
+    }
+
+    /// Gives the rate limit service so long for each decision instead of 3 s.
+    #[must_use]
+    pub fn within(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// Sends one message, framed, and hands back the answer's head and its body as it comes.
@@ -247,12 +255,13 @@ impl Connection {
         Ok(Answer { status, message: text("grpc-message"), body: unframed(&collected.to_bytes()) })
     }
 
-    /// Asks the rate limit service, with time enough.
+    /// Asks the rate limit service, with 3 s for the decision unless told [otherwise](Self::within).
     ///
     /// # Errors
     /// gRPC's status, or there is no answer.
     pub async fn try_ask(&mut self, request: &RateLimitRequest) -> Result<RateLimitResponse, String> {
-        let answer = self.call(SHOULD_RATE_LIMIT, &[("grpc-timeout", TIMEOUT)], &request.encode_to_vec()).await?;
+        let timeout = format!("{}m", self.timeout.as_millis());
+        let answer = self.call(SHOULD_RATE_LIMIT, &[("grpc-timeout", &timeout)], &request.encode_to_vec()).await?;
         if answer.status != 0 {
             return Err(format!("status {}: {}", answer.status, answer.message));
         }

@@ -27,6 +27,30 @@ pub struct Load {
     pub body: Value,
 }
 
+/// All clients ask for a path at once, so often each; the statuses of their answers.
+///
+/// # Panics
+/// A request has no answer.
+pub async fn statuses(clients: Vec<Client>, path: &'static str, times: usize) -> Vec<u16> {
+    let mut asking = JoinSet::new();
+    for mut client in clients {
+        asking.spawn(async move {
+            let mut statuses = vec![];
+            for _ in 0..times {
+                statuses.push(client.get(path).await.expect("an answer").status);
+            }
+            statuses
+        });
+    }
+    asking.join_all().await.concat()
+}
+
+/// How many of them are this one.
+#[must_use]
+pub fn count(statuses: &[u16], status: u16) -> usize {
+    statuses.iter().filter(|other| **other == status).count()
+}
+
 /// One request.
 #[derive(Clone, Debug)]
 pub struct Record {

@@ -2,9 +2,10 @@
 
 use quorate_tests::client::Answer;
 use quorate_tests::cluster::{Cluster, PATIENCE, Plan, eventually, figure};
+use quorate_tests::load::{count, statuses};
 use quorate_tests::programs::{Backend, Program};
 
-use super::{count, decision, left, put_edge_policy, statuses};
+use super::{PATH, decision, left, put_edge_policy};
 
 const LIMIT: u64 = 300;
 const RATE_LIMIT_SERVICE: &str = "envoy-rate-limit-service.yaml";
@@ -41,7 +42,7 @@ async fn exactly(recipe: &str) {
     let backend = Backend::start(&cluster).await;
     let envoys = two(&cluster, &backend, recipe).await;
     let clients = (0..16).map(|number| envoys[number % 2].client("one")).collect();
-    let statuses = statuses(clients, 50).await;
+    let statuses = statuses(clients, PATH, 50).await;
     assert_eq!(count(&statuses, 200) as u64, LIMIT, "{statuses:?}");
     assert_eq!(count(&statuses, 429), statuses.len() - count(&statuses, 200));
     assert_eq!(left(&cluster, 2, "one").await, 0);

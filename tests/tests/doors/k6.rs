@@ -3,10 +3,9 @@
 use std::process::Command;
 
 use quorate_tests::cluster::{Plan, figure};
+use quorate_tests::load::{count, statuses};
 use quorate_tests::programs::{Program, binary};
 use serde_json::{Value, json};
-
-use super::count;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/k6/bucket.js");
 
@@ -36,11 +35,14 @@ async fn nginx_of_compose_passes_the_bucket_api_on_word_by_word() {
     let created = client.post("/bucket", &json!({ "name": "client123" })).await.unwrap().expect_status(201);
     let id = created.json::<Value>()["id"].as_str().unwrap().to_owned();
     assert_eq!(created.text(), format!(r#"{{"name":"client123","id":"{id}"}}"#));
-    let mut caller = nginx.client("").header("x-api-id", id.as_bytes());
-    let mut statuses = vec![];
-    for _ in 0..110 {
-        statuses.push(caller.get("/example").await.unwrap().status);
-    }
+    let caller = || nginx.client("").header("x-api-id", id.as_bytes());
+    let statuses = statuses(vec![caller()], "/example", 110).await;
     assert_eq!((count(&statuses, 200), count(&statuses, 429)), (100, 10), "{statuses:?}");
-    assert_eq!(caller.get("/health").await.unwrap().text(), r#"{"status":"ok"}"#);
+    assert_eq!(caller().get("/health").await.unwrap().text(), r#"{"status":"ok"}"#);
+    // Whichever node is away, nobody goes without an answer.
+    cluster.node(1).kill();
+    let mut caller = caller();
+    for _ in 0..6 {
+        assert_eq!(caller.get("/example").await.unwrap().status, 429);
+    }
 }

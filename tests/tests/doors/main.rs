@@ -4,14 +4,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod envoy;
+mod every;
 mod k6;
 mod nginx;
 mod together;
 
-use quorate_tests::client::{Answer, Client, limit, policy};
+use quorate_tests::client::{Answer, limit, policy};
 use quorate_tests::cluster::Cluster;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+
+/// Asked at gateways: a client has no say in what it is counted by.
+const PATH: &str = "/some/path?domain=nobodys";
 
 /// A policy of the recipes' domain.
 async fn put_edge_policy(cluster: &Cluster, hits: u64) {
@@ -25,25 +28,6 @@ async fn left(cluster: &Cluster, node: usize, id: &str) -> u64 {
     let body = json!({"domain": "edge", "hits": 0, "descriptors": [[{"key": "client_id", "value": id}]]});
     let answer = cluster.node(node).client().post("/v1/check", &body).await.unwrap();
     answer.json::<Value>()["limits"][0]["remaining"].as_u64().unwrap()
-}
-
-/// All connections send so many requests each, at once; the statuses of their answers.
-async fn statuses(clients: Vec<Client>, requests: usize) -> Vec<u16> {
-    let mut asking = JoinSet::new();
-    for mut client in clients {
-        asking.spawn(async move {
-            let mut statuses = vec![];
-            for _ in 0..requests {
-                statuses.push(client.get("/some/path?domain=nobodys").await.map_or(0, |answer| answer.status));
-            }
-            statuses
-        });
-    }
-    asking.join_all().await.concat()
-}
-
-fn count(statuses: &[u16], status: u16) -> usize {
-    statuses.iter().filter(|other| **other == status).count()
 }
 
 /// Status, and what the limiter said.

@@ -1,10 +1,11 @@
 //! A real nginx, by each recipe.
 
 use quorate_tests::cluster::{Plan, figure};
+use quorate_tests::load::{count, statuses};
 use quorate_tests::programs::{Backend, Program};
 use serde_json::json;
 
-use super::{count, left, put_edge_policy, statuses};
+use super::{PATH, left, put_edge_policy};
 
 const LIMIT: u64 = 300;
 
@@ -15,7 +16,7 @@ async fn each_recipe_admits_exactly_the_limit_over_three_nodes() {
     let backend = Backend::start(&cluster).await;
     for (number, recipe) in [(0, "nginx-403.conf"), (1, "nginx-429.conf"), (2, "nginx-open.conf")] {
         let nginx = Program::nginx(&cluster, number, recipe, &backend, &cluster.addresses(), &[]).await;
-        let statuses = statuses((0..16).map(|_| nginx.client(recipe)).collect(), 50).await;
+        let statuses = statuses((0..16).map(|_| nginx.client(recipe)).collect(), PATH, 50).await;
         assert_eq!(count(&statuses, 200) as u64, LIMIT, "{recipe}: {statuses:?}");
         assert_eq!(count(&statuses, 429), statuses.len() - count(&statuses, 200), "{recipe}");
         assert_eq!(left(&cluster, 1, recipe).await, 0);
