@@ -2,10 +2,10 @@
 //! a panic and without more memory than a small multiple of their length, and what it reads must mean what it meant.
 
 use bytes::Bytes;
-use quorate_crds::api::CheckRequest;
+use quorate_crds::api::{BootstrapBody, CheckRequest, HexId, TransferBody};
 use quorate_crds::{files, parse_policy, parse_policy_set};
 use quorate_limits::{
-    BUCKET_NAME_BYTES_MAX, Batch, Decoder, Part, Request, StateMachine, decode_outcomes, encode_outcomes,
+    BUCKET_NAME_BYTES_MAX, Batch, BucketId, Decoder, Part, Request, StateMachine, decode_outcomes, encode_outcomes,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,14 +23,16 @@ use crate::transport::parse_stream;
 pub type Parser = fn(&[u8]);
 
 /// All of them.
-pub const ALL: [(&str, Parser); 12] = [
+pub const ALL: [(&str, Parser); 14] = [
     ("check", check),
     ("bucket", bucket),
     ("query", query),
     ("authorize", authorize),
     ("rls", rls::parse_message),
+    ("headers", headers),
     ("policy", policy),
     ("policies", policies),
+    ("members", members),
     ("gossip", parse_packet),
     ("stream", parse_stream),
     ("frame", frame),
@@ -78,6 +80,16 @@ fn query(bytes: &[u8]) {
     }
 }
 
+/// What stands in a header by itself: the id of a bucket, and how long a decision may take.
+fn headers(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(id) = text.parse::<BucketId>()
+    {
+        assert!(id.to_string() == text, "an id has one spelling");
+    }
+    rls::parse_timeout(bytes);
+}
+
 /// A policy, as YAML and as JSON, and a file of them.
 fn policy(bytes: &[u8]) {
     for is_yaml in [false, true] {
@@ -94,6 +106,24 @@ fn policy(bytes: &[u8]) {
 fn policies(bytes: &[u8]) {
     if let Err(errors) = parse_policy_set(bytes) {
         assert!(!errors.is_empty(), "it is refused for a reason");
+    }
+}
+
+/// What the admin port is told of members: whom to found a cluster with, who is to lead, and an id in a path.
+fn members(bytes: &[u8]) {
+    as_json::<BootstrapBody>(bytes);
+    as_json::<TransferBody>(bytes);
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(id) = text.parse::<HexId>()
+    {
+        assert!(id.to_string().parse::<HexId>().is_ok_and(|again| again == id), "it is read as it is shown");
+    }
+}
+
+fn as_json<T: Serialize + DeserializeOwned + PartialEq>(bytes: &[u8]) {
+    if let Ok(body) = serde_json::from_slice::<T>(bytes) {
+        let again = serde_json::to_vec(&body).ok().and_then(|text| serde_json::from_slice::<T>(&text).ok());
+        assert!(again.is_some_and(|again| again == body), "it is read as it was written");
     }
 }
 
@@ -173,7 +203,18 @@ fn snapshot(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    /// The fuzzer goes by the folders.
+    #[test]
+    fn every_parser_has_a_corpus() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus");
+        let folders = std::fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let parsers: BTreeSet<_> = ALL.into_iter().map(|(name, _)| name.to_owned()).collect();
+        assert_eq!(folders.collect::<BTreeSet<_>>(), parsers);
+    }
 
     #[test]
     fn no_parser_minds_what_it_is_given() {

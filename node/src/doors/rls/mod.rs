@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::Request as HttpRequest;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::map_request;
 use http_body_util::BodyExt as _;
 use prost::Message as _;
@@ -39,6 +40,7 @@ use messages::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitRespons
 pub const DEADLINE_DEFAULT: Duration = Duration::from_millis(15);
 /// Of a `grpc-timeout` so much at most, and at most a quarter, is left for the answer's way back.
 const WAY_BACK_MAX: Duration = Duration::from_millis(5);
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// The most bytes in a request. Values are often headers, of which Envoy takes 60 KiB, and one may stand in every
 /// descriptor: what has room for all of them is answered and not an error.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -118,9 +120,19 @@ pub(crate) fn parse_message(bytes: &[u8]) {
     assert!(!(is_good && request::is_too_big(&request)), "what is too big is out of bounds");
 }
 
+/// Reads a `grpc-timeout` as this door does.
+///
+/// # Panics
+/// A request would wait for longer than any may.
+pub(crate) fn parse_timeout(value: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(value) else { return };
+    let metadata = MetadataMap::from_headers(HeaderMap::from_iter([(GRPC_TIMEOUT, value)]));
+    assert!(deadline(&metadata) <= DECISION_DEADLINE, "a request has its bound");
+}
+
 /// How long the decision may take.
 fn deadline(metadata: &MetadataMap) -> Duration {
-    let timeout = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(timeout);
+    let timeout = metadata.get(GRPC_TIMEOUT.as_str()).and_then(|value| value.to_str().ok()).and_then(timeout);
     let deadline = timeout.map_or(DEADLINE_DEFAULT, |timeout| timeout.saturating_sub((timeout / 4).min(WAY_BACK_MAX)));
     deadline.min(DECISION_DEADLINE)
 }
@@ -145,7 +157,28 @@ fn timeout(text: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use axum::body::Bytes;
+    use futures::stream;
+    use hyper::service::Service as _;
+    use hyper_util::service::TowerToHyperService;
+
     use super::*;
+    use crate::doors::http::testing::{Alone, whole};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn request_that_breaks_off_is_late_and_never_unknown() {
+        let alone = Alone::ready().await;
+        let routes = routes(&alone.node, &Metrics::new().unwrap()).unwrap();
+        let pieces = [Ok(Bytes::from_static(&[0, 0, 0, 0, 9, 1])), Err(io::Error::from(io::ErrorKind::TimedOut))];
+        let request = HttpRequest::post("/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit")
+            .header("content-type", "application/grpc")
+            .body(Body::from_stream(stream::iter(pieces)));
+        let answer = whole(TowerToHyperService::new(routes).call(request.unwrap()).await.unwrap()).await;
+        assert_eq!(answer.header("grpc-status"), "4", "{answer:?}");
+        assert!(answer.header("grpc-message").starts_with("the%20request%20did%20not%20come"), "{answer:?}");
+    }
 
     #[test]
     fn timeout_is_read_in_every_unit_and_nonsense_is_none() {
@@ -172,13 +205,10 @@ mod tests {
     #[test]
     fn deadline_leaves_time_for_the_answer_and_is_never_longer_than_of_any_request() {
         for (text, millis) in [("20m", 15), ("4m", 3), ("2S", 1995), ("99999999H", 3000), ("0m", 0), ("?", 15)] {
-            let metadata = MetadataMap::from_headers([("grpc-timeout", text)].map(header).into_iter().collect());
+            let headers = HeaderMap::from_iter([(GRPC_TIMEOUT, HeaderValue::from_static(text))]);
+            let metadata = MetadataMap::from_headers(headers);
             assert_eq!(deadline(&metadata), Duration::from_millis(millis), "{text}");
         }
         assert_eq!(deadline(&MetadataMap::new()), DEADLINE_DEFAULT);
-    }
-
-    fn header((name, value): (&'static str, &'static str)) -> (axum::http::HeaderName, axum::http::HeaderValue) {
-        (axum::http::HeaderName::from_static(name), axum::http::HeaderValue::from_static(value))
     }
 }
