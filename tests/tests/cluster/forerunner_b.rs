@@ -2,12 +2,15 @@
 //! outside; and that its names hold across nodes and restarts. docs/doors/bucket.md tells of its other bugs.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::Method;
 use quorate_tests::client::{Answer, Client};
 use quorate_tests::cluster::{Cluster, Node, PATIENCE, Plan, eventually, figure};
+use quorate_tests::load::{count, statuses};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -37,25 +40,6 @@ async fn put_policy(cluster: &Cluster, hits: u64, window: &str) {
         },
     });
     cluster.node(0).admin_client().put_policy(&policy).await.unwrap();
-}
-
-/// All callers ask at once, so often each; the statuses of the answers.
-async fn statuses(callers: Vec<Client>, times: usize) -> Vec<u16> {
-    let mut asking = JoinSet::new();
-    for mut client in callers {
-        asking.spawn(async move {
-            let mut statuses = vec![];
-            for _ in 0..times {
-                statuses.push(client.get("/example").await.unwrap().status);
-            }
-            statuses
-        });
-    }
-    asking.join_all().await.concat()
-}
-
-fn count(statuses: &[u16], status: u16) -> usize {
-    statuses.iter().filter(|other| **other == status).count()
 }
 
 /// It looked whether a name was there, and then wrote it.
@@ -97,10 +81,10 @@ async fn forerunner_b_two_clients_get_one_name() {
 async fn forerunner_b_lock_excludes_nobody_within_a_process() {
     let cluster = Plan::of(3).alone().start().await;
     let one = id_of(cluster.node(0), "through one").await;
-    let seen = statuses((0..8).map(|_| caller(cluster.node(0), &one)).collect(), 25).await;
+    let seen = statuses((0..8).map(|_| caller(cluster.node(0), &one)).collect(), "/example", 25).await;
     assert_eq!((count(&seen, 200), count(&seen, 429)), (100, 100), "{seen:?}");
     let all = id_of(cluster.node(1), "through all").await;
-    let seen = statuses((0..9).map(|number| caller(cluster.node(number % 3), &all)).collect(), 25).await;
+    let seen = statuses((0..9).map(|number| caller(cluster.node(number % 3), &all)).collect(), "/example", 25).await;
     assert_eq!((count(&seen, 200), count(&seen, 429)), (100, 125), "{seen:?}");
 }
 
@@ -119,6 +103,42 @@ async fn forerunner_b_goes_on_without_its_lock() {
     // Whether an id stands for nobody only a leader knows.
     let nobody = caller(cluster.node(0), "00000000-0000-4000-8000-000000000000").get("/example").await.unwrap();
     assert_eq!(nobody.status, 503, "{nobody:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_leader_example_is_answered_as_its_policies_say() {
+    let cluster = Plan::of(3).start().await;
+    let node = cluster.node(0);
+    let (open, shut) = (id_of(node, "open").await, id_of(node, "shut").await);
+    let policy = json!({
+        "apiVersion": "quorate.dev/v1alpha1",
+        "kind": "QuotaPolicy",
+        "metadata": { "name": "open" },
+        "spec": {
+            "domain": "bucket",
+            "match": [{ "key": "api_id", "exact": open }],
+            "countBy": ["api_id"],
+            "limits": [{ "name": "only", "algorithm": "FixedWindow", "limit": 5, "window": "1h" }],
+            "onUnavailable": "Allow",
+        },
+    });
+    node.admin_client().put_policy(&policy).await.unwrap();
+    // Then this node has applied all of it.
+    assert!(caller(node, &open).get("/example").await.unwrap().header("ratelimit").contains("open/only"));
+    cluster.node(1).kill();
+    cluster.node(2).kill();
+    let (mut allowed, mut denied) = (caller(node, &open), caller(node, &shut));
+    let (allowed, denied) = tokio::join!(allowed.get("/example"), denied.get("/example"));
+    let (allowed, denied) = (allowed.unwrap(), denied.unwrap());
+    assert_eq!((allowed.status, allowed.header("x-ratelimit-decision")), (200, "allow-unavailable"));
+    assert_eq!(allowed.text(), r#"{"message":"Hello, World!"}"#);
+    assert_eq!((denied.status, denied.header("x-ratelimit-decision")), (503, "unavailable"));
+    assert_eq!(denied.text(), r#"{"error":"no decision in time; the cluster may be without a leader"}"#);
+    let metrics = node.client().get("/metrics").await.unwrap().text();
+    for answer in ["allowed", "denied"] {
+        let line = format!(r#"quorate_unavailable_total{{answer="{answer}",door="bucket"}} 1"#);
+        assert!(metrics.contains(&line), "{line}");
+    }
 }
 
 /// What it found when it denied a request it did not write, so a window that had ended went on being the old one. Here a
@@ -207,6 +227,38 @@ async fn id_told_by_one_node_is_known_to_all_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_room_for_another_name_is_507_until_one_is_given_back() {
+    const NAMES: usize = 10_000;
+    let cluster = Plan::of(1).alone().start().await;
+    let node = cluster.node(0);
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut asking = JoinSet::new();
+    for _ in 0..64 {
+        let (mut client, next) = (node.client(), Arc::clone(&next));
+        asking.spawn(async move {
+            loop {
+                match next.fetch_add(1, Ordering::Relaxed) {
+                    number @ ..NAMES => drop(create(&mut client, &format!("client-{number}")).await.expect_status(201)),
+                    _ => return,
+                }
+            }
+        });
+    }
+    asking.join_all().await;
+    let mut client = node.client();
+    let full = create(&mut client, "late").await;
+    let documented = format!("| 507 | `{}` |", full.text());
+    let page = include_str!("../../../docs/doors/bucket.md");
+    assert!(full.status == 507 && page.contains(&documented), "{} {documented}", full.status);
+    assert_eq!(create(&mut client, "client-7").await.status, 400, "that it exists is said first");
+    let deleted = node.admin_client().send(Method::DELETE, "/v1/buckets/client-7", Bytes::new()).await.unwrap();
+    assert_eq!(deleted.status, 200, "{deleted:?}");
+    let id = id_of(node, "late").await;
+    assert_eq!(caller(node, &id).get("/example").await.unwrap().status, 200);
+    assert_eq!(create(&mut client, "later").await.status, 507);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_and_what_they_used_outlive_all_nodes() {
     let cluster = Plan::of(3).start().await;
     let (first, second) = (id_of(cluster.node(0), "first").await, id_of(cluster.node(1), "second").await);
@@ -222,6 +274,6 @@ async fn names_and_what_they_used_outlive_all_nodes() {
         assert_eq!(node.admin_client().get("/v1/buckets").await.unwrap().json::<Value>(), list, "{}", node.name());
         assert_eq!(create(&mut node.client(), "first").await.status, 400);
     }
-    let seen = statuses(vec![caller(cluster.node(0), &first)], 3).await;
+    let seen = statuses(vec![caller(cluster.node(0), &first)], "/example", 3).await;
     assert_eq!(seen, [200, 200, 429]);
 }
