@@ -140,6 +140,61 @@ async fn descriptor_is_made_of_what_the_setting_names() {
     }
 }
 
+/// As its documentation has them: GET of the address as it is configured, whatever the client sent; of the client's headers
+/// those that are named; and what the client sent in X-Forwarded-*.
+#[tokio::test(flavor = "multi_thread")]
+async fn traefiks_requests_as_documented_are_decided_and_its_clients_can_be_told_the_answer() {
+    let page = include_str!("../../../docs/doors/authorize.md");
+    let path = page.split_once("address: http://quorate:20001").unwrap().1.lines().next().unwrap();
+    assert!(page.contains("authRequestHeaders: [X-Client-Id]"));
+    let setting = "client_id=header:X-Client-Id,method=header:X-Forwarded-Method,path=uri";
+    let cluster = Plan::of(3).set("AUTHORIZE_DESCRIPTORS", setting).start().await;
+    let mut all = hourly("all", "", 3);
+    all["spec"]["domain"] = json!("edge");
+    let mut writes = hourly("writes", "", 1);
+    writes["spec"]["domain"] = json!("edge");
+    writes["spec"]["match"] = json!([{"key": "method", "exact": "POST"}, {"key": "path", "prefix": "/admin"}]);
+    put(&cluster, &[all, writes]).await;
+    let asked = |node: usize, method: &str, uri: &str| {
+        [
+            ("x-client-id", "a"),
+            ("x-forwarded-for", "203.0.113.7"),
+            ("x-forwarded-host", "shop.example"),
+            ("x-forwarded-method", method),
+            ("x-forwarded-port", "443"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-uri", uri),
+        ]
+        .into_iter()
+        .fold(cluster.node(node).client(), |client, (name, value)| client.header(name, value.as_bytes()))
+    };
+    for (turn, (method, uri, denied)) in [
+        ("POST", "/admin/users?page=1", None),
+        ("POST", "/admin", Some("default/writes/only")),
+        ("GET", "/admin", None),
+        ("POST", "/shop?domain=nobodys", None),
+        ("GET", "/", Some("default/all/only")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let answer = asked(turn % 3, method, uri).get(path).await.unwrap();
+        let Some(policy) = denied else {
+            assert_eq!((decision(&answer), answer.body.len()), ((200, "admit"), 0), "{method} {uri}");
+            continue;
+        };
+        // Traefik hands this to the client as it is.
+        assert_eq!(decision(&answer), (429, "deny"), "{method} {uri}");
+        assert_eq!(answer.header("content-type"), "application/problem+json");
+        assert_eq!(answer.json::<Value>()["violated-policies"], json!([policy]));
+        let told = ["ratelimit-policy", "ratelimit", "retry-after"].map(|name| answer.header(name));
+        assert!(told.iter().all(|value| !value.is_empty()), "{told:?}");
+    }
+    // With `preserveRequestMethod` and `forwardBody` it sends the client's method and body along.
+    let answer = asked(0, "PUT", "/").send(Method::PUT, path, Bytes::from_static(b"\0not JSON")).await.unwrap();
+    assert_eq!(decision(&answer), (429, "deny"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_leader_each_policy_says_what_is_answered() {
     let cluster = leaderless().await;
