@@ -450,7 +450,7 @@ pub struct PolicyList {
 /// these. A node reads it with [`crate::parse_policy_set`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PolicySet {
+pub struct PolicySet<P = QuotaPolicy> {
     /// `api` unless told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<OwnerName>,
@@ -459,7 +459,7 @@ pub struct PolicySet {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
     /// All of the owner's policies.
-    pub policies: Vec<QuotaPolicy>,
+    pub policies: Vec<P>,
 }
 
 /// The answer to a change of policies.

@@ -62,6 +62,8 @@ struct Inner {
 struct Held {
     revision: u64,
     rows: BTreeMap<String, Value>,
+    /// What nodes list of each spec besides.
+    besides: Value,
 }
 
 /// The whole of it.
@@ -176,6 +178,16 @@ impl World {
     /// Somebody writes policies of an owner: all that it has.
     pub fn hold(&self, owner: &str, policies: &[Value]) {
         self.inner().held.apply(owner, policies);
+    }
+
+    /// Nodes list these fields in every spec from now on, as newer ones do.
+    pub fn nodes_list_besides(&self, fields: Value) {
+        self.inner().held.besides = fields;
+    }
+
+    /// The spec that the nodes hold of the policy `NAMESPACE/NAME`.
+    pub fn held_spec(&self, name: &str) -> Value {
+        self.inner().held.rows[name]["spec"].clone()
     }
 
     /// The revision of the policies that the nodes hold, and by name the first limit of each.
@@ -434,7 +446,10 @@ async fn node(
             }
         }
         (Method::GET, "/v1/policies") => {
-            let rows: Vec<_> = held.rows.values().collect();
+            let mut rows: Vec<_> = held.rows.values().cloned().collect();
+            for row in rows.iter_mut().filter(|_| !held.besides.is_null()) {
+                merge(&mut row["spec"], &held.besides);
+            }
             return axum::Json(json!({"revision": held.revision, "policies": rows})).into_response();
         }
         (Method::GET, "/v1/denied") => {

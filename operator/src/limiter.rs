@@ -130,7 +130,11 @@ impl Limiters {
     ///
     /// # Errors
     /// The node refused, or gave no answer in time; in the latter case the change may have been made.
-    pub async fn apply_policies(&self, target: &Target, set: &PolicySet) -> Result<PolicyChanged, CallError> {
+    pub async fn apply_policies<P: Serialize>(
+        &self,
+        target: &Target,
+        set: &PolicySet<P>,
+    ) -> Result<PolicyChanged, CallError> {
         self.change(target, Method::POST, "/v1/policies:apply", Some(set)).await
     }
 

@@ -5,9 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use quorate_crds::api::OwnerName;
+use quorate_crds::quota_policy::{API_VERSION, KIND};
 use quorate_crds::{QuotaPolicy, QuotaPolicySpec, Reason, SET_BYTES_MAX};
 use quorate_limits::{Policy, PolicyName};
+use serde::{Deserialize as _, Serialize};
+use serde_json::{Value, json};
 
 use super::select::{Candidate, Refusal, name_of};
 use crate::limiter::PolicyRows;
@@ -33,8 +37,43 @@ pub struct HeldRow {
     pub owner: OwnerName,
     /// The revision it came into force with.
     pub revision: u64,
-    /// The policy; `None` when a newer limiter knows more of it than this operator can read.
-    pub policy: Option<Policy>,
+    /// What it says.
+    pub content: Content,
+}
+
+/// What a policy says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A policy.
+    Known(Policy),
+    /// The spec of one of which a newer limiter knows more than this operator can read. Pushed back word for word, it stays
+    /// what it is.
+    Raw(Value),
+}
+
+impl Content {
+    fn read(metadata: &ObjectMeta, spec: Value) -> Self {
+        let read = || {
+            let spec = QuotaPolicySpec::deserialize(&spec).ok()?;
+            Policy::try_from(&QuotaPolicy { metadata: metadata.clone(), spec, status: None }).ok()
+        };
+        match read() {
+            Some(policy) => Self::Known(policy),
+            None => Self::Raw(spec),
+        }
+    }
+
+    /// As a node reads the policy of this name.
+    #[must_use]
+    pub fn resource(&self, name: &PolicyName) -> Resource<'_> {
+        match self {
+            Self::Known(policy) => Resource::Known(Box::new(policy.into())),
+            Self::Raw(spec) => {
+                let metadata = json!({ "name": name.name, "namespace": name.namespace });
+                Resource::Raw { api_version: API_VERSION, kind: KIND, metadata, spec }
+            }
+        }
+    }
 }
 
 impl Held {
@@ -42,14 +81,12 @@ impl Held {
     #[must_use]
     pub fn read(cluster_id: &str, rows: PolicyRows) -> Self {
         let read = rows.policies.into_iter().map(|row| {
-            let spec: Option<QuotaPolicySpec> = serde_json::from_value(row.spec).ok();
-            let resource = spec.map(|spec| QuotaPolicy { metadata: row.metadata.clone(), spec, status: None });
+            let content = Content::read(&row.metadata, row.spec);
             let name = PolicyName {
                 namespace: row.metadata.namespace.unwrap_or_default(),
                 name: row.metadata.name.unwrap_or_default(),
             };
-            let policy = resource.and_then(|resource| Policy::try_from(&resource).ok());
-            (name, HeldRow { owner: row.owner, revision: row.revision, policy })
+            (name, HeldRow { owner: row.owner, revision: row.revision, content })
         });
         Self { cluster_id: cluster_id.to_owned(), revision: rows.revision, rows: read.collect() }
     }
@@ -62,30 +99,66 @@ impl Held {
 
     /// Whether the operator's policies are exactly these.
     #[must_use]
-    pub fn is(&self, set: &BTreeMap<PolicyName, Policy>) -> bool {
+    pub fn is(&self, set: &BTreeMap<PolicyName, Content>) -> bool {
         let ours = self.rows.iter().filter(|(_, row)| row.owner == OwnerName::Operator);
-        ours.map(|(name, row)| (name, row.policy.as_ref())).eq(set.iter().map(|(name, policy)| (name, Some(policy))))
+        ours.map(|(name, row)| (name, &row.content)).eq(set)
     }
 
-    /// What is held once the cluster answered a push of this set with this revision. `None` when somebody else changed
-    /// policies meanwhile, so that it has to be read.
+    /// What is held once the cluster answered a push of this set with this revision. `None` when that has to be read: when
+    /// somebody else changed policies meanwhile, or may have.
+    ///
+    /// A push that changes nothing leaves the revision as it is. So the cluster says itself that what this operator could
+    /// not read of it is what was pushed.
     #[must_use]
-    pub fn after(mut self, set: &BTreeMap<PolicyName, Policy>, revision: u64) -> Option<Self> {
-        let changed = !self.is(set);
-        if revision != self.revision + u64::from(changed) {
+    pub fn after(mut self, set: &BTreeMap<PolicyName, Content>, revision: u64) -> Option<Self> {
+        let is_ours = |row: &HeldRow| row.owner == OwnerName::Operator;
+        let mut is_other = self.rows.iter().any(|(name, row)| is_ours(row) && !set.contains_key(name));
+        let mut may_be_other = false;
+        for (name, content) in set {
+            match self.ours(name).map(|row| &row.content) {
+                Some(held) if held == content => {}
+                Some(Content::Raw(_)) => may_be_other = true,
+                _ => is_other = true,
+            }
+        }
+        let is_known = match revision.checked_sub(self.revision) {
+            Some(0) => !is_other,
+            Some(1) => is_other && !may_be_other,
+            _ => false,
+        };
+        if !is_known {
             return None;
         }
-        self.rows.retain(|name, row| row.owner != OwnerName::Operator || set.contains_key(name));
-        for (name, policy) in set {
-            let row = self.ours(name);
-            if row.is_none_or(|row| row.policy.as_ref() != Some(policy)) {
-                let row = HeldRow { owner: OwnerName::Operator, revision, policy: Some(policy.clone()) };
-                self.rows.insert(name.clone(), row);
-            }
+        self.rows.retain(|name, row| !is_ours(row) || set.contains_key(name));
+        for (name, content) in set {
+            let before = self.ours(name);
+            let since = before.filter(|row| !is_other || row.content == *content).map_or(revision, |row| row.revision);
+            let row = HeldRow { owner: OwnerName::Operator, revision: since, content: content.clone() };
+            self.rows.insert(name.clone(), row);
         }
         self.revision = revision;
         Some(self)
     }
+}
+
+/// A policy in the body of a set.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum Resource<'a> {
+    /// One that this operator knows all of.
+    Known(Box<QuotaPolicy>),
+    /// One that it does not.
+    #[serde(rename_all = "camelCase")]
+    Raw {
+        /// Of every policy.
+        api_version: &'static str,
+        /// Of every policy.
+        kind: &'static str,
+        /// Its name and namespace.
+        metadata: Value,
+        /// As a node told it.
+        spec: &'a Value,
+    },
 }
 
 /// What the limiters of a cluster refused, and in which words. It is tried again when it, or their version, changes.
@@ -95,7 +168,7 @@ pub type Unsupported = BTreeMap<PolicyName, (Policy, String)>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
     /// The set to push.
-    pub set: BTreeMap<PolicyName, Policy>,
+    pub set: BTreeMap<PolicyName, Content>,
     /// The policies that take no part, and why.
     pub refused: BTreeMap<PolicyName, Refusal>,
 }
@@ -121,8 +194,8 @@ pub fn desired(
     }
     for candidate in candidates {
         let name = name_of(&candidate.resource);
-        let policy = match takes_part(candidate, &name, held, unsupported) {
-            Ok(policy) => policy,
+        let content = match takes_part(candidate, &name, held, unsupported) {
+            Ok(policy) => Content::Known(policy.clone()),
             Err(refusal) => {
                 if matches!(refusal.reason, Reason::Invalid | Reason::Unsupported) {
                     keep(held, &name, &mut room, &mut desired);
@@ -131,8 +204,8 @@ pub fn desired(
                 continue;
             }
         };
-        if room.take(policy) {
-            desired.set.insert(name, policy.clone());
+        if room.take(&name, &content) {
+            desired.set.insert(name, content);
         } else {
             desired.refused.insert(name, too_many());
         }
@@ -171,10 +244,10 @@ fn takes_part<'a>(
 }
 
 fn keep(held: &Held, name: &PolicyName, room: &mut Room, desired: &mut Desired) {
-    if let Some(policy) = held.ours(name).and_then(|row| row.policy.as_ref())
-        && room.take(policy)
+    if let Some(row) = held.ours(name)
+        && room.take(name, &row.content)
     {
-        desired.set.insert(name.clone(), policy.clone());
+        desired.set.insert(name.clone(), row.content.clone());
     }
 }
 
@@ -194,8 +267,8 @@ struct Room {
 }
 
 impl Room {
-    fn take(&mut self, policy: &Policy) -> bool {
-        let bytes = serde_json::to_vec(&QuotaPolicy::from(policy)).map_or(usize::MAX, |json| json.len() + 1);
+    fn take(&mut self, name: &PolicyName, content: &Content) -> bool {
+        let bytes = serde_json::to_vec(&content.resource(name)).map_or(usize::MAX, |json| json.len() + 1);
         if self.policies == 0 || bytes > self.bytes {
             return false;
         }

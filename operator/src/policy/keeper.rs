@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::denied::Denied;
-use super::desired::{Held, Unsupported, desired};
+use super::desired::{Content, Held, HeldRow, Unsupported, desired};
 use super::select::{Candidate, ClusterKey, name_of, select};
 use super::status::{Members, Standing, due, tell};
 use super::table::{Brought, Order, Table};
@@ -223,8 +223,8 @@ impl Keeper {
             return Standing::Refused { refusal, is_kept: row.is_some() };
         }
         match (row, &candidate.policy) {
-            (Some(row), Ok(policy)) if row.policy.as_ref() == Some(policy) => {
-                Standing::Held { revision: row.revision, members: brought.members.as_ref() }
+            (Some(HeldRow { revision, content: Content::Known(held), .. }), Ok(policy)) if held == policy => {
+                Standing::Held { revision: *revision, members: brought.members.as_ref() }
             }
             _ => Standing::NotSent { why: brought.problem.as_deref().unwrap_or("it comes with the next push") },
         }

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use hyper::StatusCode;
-use quorate_crds::QuotaPolicy;
 use quorate_crds::api::{ClusterAnswer, Fault, OwnerName, PolicySet, Role};
-use quorate_limits::{Policy, PolicyName};
+use quorate_limits::PolicyName;
 use tokio::time::{Instant, sleep};
 
-use super::desired::{Desired, Held, Unsupported, desired};
+use super::desired::{Content, Desired, Held, Unsupported, desired};
 use super::metrics::PolicyMetrics;
 use super::select::Candidate;
 use super::status::Members;
@@ -174,13 +173,13 @@ impl Table {
         limiters: &Limiters,
         seen: &Seen,
         held: Held,
-        set: &BTreeMap<PolicyName, Policy>,
+        set: &BTreeMap<PolicyName, Content>,
     ) -> Pushed {
         let names: Vec<_> = set.keys().collect();
         let body = PolicySet {
             owner: Some(OwnerName::Operator),
             cluster_id: Some(seen.cluster_id.clone()),
-            policies: set.values().map(QuotaPolicy::from).collect(),
+            policies: set.iter().map(|(name, content)| content.resource(name)).collect(),
         };
         let error = match limiters.apply_policies(&seen.best, &body).await {
             Ok(changed) => {
@@ -188,18 +187,21 @@ impl Table {
                 self.held = held.after(set, changed.revision);
                 return match self.held {
                     Some(_) => Pushed::Held,
-                    None => Pushed::Again("somebody else changed policies at the same time".to_owned()),
+                    None => Pushed::Again("somebody else may have changed policies at the same time".to_owned()),
                 };
             }
             Err(error) => error,
         };
         let refused = refused(&error, &names);
+        let mut is_less_next = false;
         for (name, words) in &refused {
-            if let Some(policy) = set.get(name) {
+            // What is only kept cannot be left out without being lost: the set waits for nodes that take it.
+            if let Some(Content::Known(policy)) = set.get(name) {
                 self.unsupported.insert(name.clone(), (policy.clone(), words.clone()));
+                is_less_next = true;
             }
         }
-        if !refused.is_empty() {
+        if is_less_next {
             return Pushed::Again(error.to_string());
         }
         // It is not known what is held now.

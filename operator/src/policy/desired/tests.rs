@@ -14,7 +14,7 @@ fn parsed(text: &str, limit: i64) -> Policy {
 }
 
 fn row(owner: OwnerName, revision: u64, text: &str, limit: i64) -> (PolicyName, HeldRow) {
-    (name(text), HeldRow { owner, revision, policy: Some(parsed(text, limit)) })
+    (name(text), HeldRow { owner, revision, content: Content::Known(parsed(text, limit)) })
 }
 
 fn held(rows: impl IntoIterator<Item = (PolicyName, HeldRow)>) -> Held {
@@ -27,8 +27,8 @@ fn candidates(policies: &[(&str, i64)]) -> Vec<Candidate> {
     select(&key, Some(&cluster("shop/edge", &[])), policies)
 }
 
-fn set(policies: &[(&str, i64)]) -> BTreeMap<PolicyName, Policy> {
-    policies.iter().map(|(text, limit)| (name(text), parsed(text, *limit))).collect()
+fn set(policies: &[(&str, i64)]) -> BTreeMap<PolicyName, Content> {
+    policies.iter().map(|(text, limit)| (name(text), Content::Known(parsed(text, *limit)))).collect()
 }
 
 fn wanted(policies: &[(&str, i64)], held: &Held) -> Desired {
@@ -78,10 +78,10 @@ fn policy_that_cannot_be_read_keeps_what_the_cluster_holds() {
 #[test]
 fn set_beyond_what_a_body_may_hold_leaves_the_youngest_out() {
     let mut room = Room { policies: 2, bytes: 1000 };
-    let policy = parsed("shop/a", 1);
-    assert_eq!([room.take(&policy), room.take(&policy), room.take(&policy)], [true, true, false]);
+    let (a, policy) = (name("shop/a"), Content::Known(parsed("shop/a", 1)));
+    assert_eq!([(); 3].map(|()| room.take(&a, &policy)), [true, true, false]);
     let mut room = Room { policies: 9, bytes: 400 };
-    assert_eq!([room.take(&policy), room.take(&policy)], [true, false], "{} bytes are left", room.bytes);
+    assert_eq!([(); 2].map(|()| room.take(&a, &policy)), [true, false], "{} bytes are left", room.bytes);
     assert_eq!(too_many().reason, Reason::TooMany);
 }
 
@@ -119,20 +119,52 @@ fn push_is_known_without_reading_when_nobody_else_changed_anything() {
     assert_eq!(before.after(&next, 7), None);
 }
 
-#[test]
-fn row_that_this_operator_cannot_read_is_told_apart_from_every_policy() {
-    let rows: PolicyRows = serde_json::from_value(serde_json::json!({
-        "revision": 9,
+/// Three policies as a newer limiter lists them: `b` has a field that this operator does not know.
+fn listed_by_a_newer_limiter(revision: u64) -> Held {
+    let rows: PolicyRows = serde_json::from_value(json!({
+        "revision": revision,
         "policies": [
             { "metadata": { "name": "a", "namespace": "shop" }, "owner": "operator", "revision": 3,
               "spec": { "limits": [{ "name": "minute", "algorithm": "FixedWindow", "limit": 1, "window": "1m" }] } },
-            { "metadata": { "name": "b", "namespace": "shop" }, "owner": "operator", "revision": 4,
-              "spec": { "limits": [], "newer": true } }
+            { "metadata": { "name": "b", "namespace": "shop" }, "owner": "operator", "revision": 4, "spec": newer() }
         ]
     }))
     .unwrap();
-    let held = Held::read("c", rows);
-    assert_eq!(held.rows[&name("shop/a")].policy, Some(parsed("shop/a", 1)));
-    assert_eq!(held.rows[&name("shop/b")].policy, None);
-    assert!(!held.is(&set(&[("shop/a", 1)])) && !held.is(&set(&[("shop/a", 1), ("shop/b", 1)])));
+    Held::read("c", rows)
+}
+
+fn newer() -> Value {
+    json!({ "limits": [{ "name": "minute", "algorithm": "FixedWindow", "limit": 5, "window": "1m" }], "newer": true })
+}
+
+#[test]
+fn row_that_this_operator_cannot_read_is_kept_word_for_word_and_told_apart_from_every_policy() {
+    let held = listed_by_a_newer_limiter(9);
+    assert_eq!(held.rows[&name("shop/a")].content, Content::Known(parsed("shop/a", 1)));
+    assert_eq!(held.rows[&name("shop/b")].content, Content::Raw(newer()));
+    assert!(!held.is(&set(&[("shop/a", 1)])) && !held.is(&set(&[("shop/a", 1), ("shop/b", 5)])));
+    let frozen = [name("shop/b")].into();
+    let desired = desired(&candidates(&[("shop/a", 2)]), &frozen, &held, &Unsupported::new());
+    let mut expected = set(&[("shop/a", 2)]);
+    expected.insert(name("shop/b"), Content::Raw(newer()));
+    assert_eq!(desired.set, expected);
+    let pushed = serde_json::to_value(desired.set[&name("shop/b")].resource(&name("shop/b"))).unwrap();
+    let known = serde_json::to_value(desired.set[&name("shop/a")].resource(&name("shop/a"))).unwrap();
+    assert_eq!((&pushed["spec"], &pushed["metadata"]), (&newer(), &json!({ "name": "b", "namespace": "shop" })));
+    assert_eq!((&pushed["apiVersion"], &pushed["kind"]), (&known["apiVersion"], &known["kind"]));
+    // It is not counted as changed by being pushed back.
+    let after = held.after(&desired.set, 10).unwrap();
+    assert!(after.is(&desired.set) && after.rows[&name("shop/b")].revision == 4);
+}
+
+#[test]
+fn push_that_changed_nothing_says_what_the_rows_are_that_could_not_be_read() {
+    let same = set(&[("shop/a", 1), ("shop/b", 5)]);
+    let after = listed_by_a_newer_limiter(9).after(&same, 9).unwrap();
+    assert!(after.is(&same));
+    assert_eq!((after.revision, after.rows[&name("shop/b")].revision), (9, 4));
+    let reads_again = listed_by_a_newer_limiter(9).after(&same, 10);
+    assert_eq!(reads_again, None, "whether that was this push, nobody knows");
+    let changed = set(&[("shop/a", 2), ("shop/b", 5)]);
+    assert_eq!(listed_by_a_newer_limiter(9).after(&changed, 10), None, "nor what became of the other");
 }

@@ -333,6 +333,59 @@ async fn policy_in_force_that_can_no_longer_be_read_stays_in_force() {
 }
 
 #[tokio::test]
+async fn policy_in_force_that_only_a_newer_operator_can_read_stays_in_force_word_for_word() {
+    let scene = Scene::holding(&[("shop/a", 1), ("shop/b", 2)]).await;
+    scene.memory.change(&path("shop/a"), &json!({ "spec": { "newer": true } }));
+    scene.memory.hold("operator", &["shop/a", "shop/b"].map(|name| scene.memory.get(&path(name)).unwrap()));
+    let before = scene.memory.held_spec("shop/a");
+    assert_eq!(before["newer"], true);
+    let mut older = scene.anew();
+    apply(&older.memory, "shop/b", "edge", 3);
+    older.passes().await;
+    assert_eq!(older.held(), held(&[("shop/a", 1), ("shop/b", 3)]));
+    assert_eq!(older.memory.held_spec("shop/a"), before);
+    older.memory.remove(&path("shop/a"));
+    older.passes().await;
+    assert_eq!(older.held(), held(&[("shop/b", 3)]), "deleted, it goes");
+}
+
+#[tokio::test]
+async fn policies_in_force_limiters_that_list_more_than_this_operator_knows_are_pushed_to_once() {
+    let scene = Scene::holding(&[("shop/a", 1), ("shop/b", 2)]).await;
+    scene.memory.nodes_list_besides(json!({ "newer": true }));
+    let revision = scene.memory.held().0;
+    let mut older = scene.anew();
+    assert!(older.passes().await);
+    assert_eq!(
+        (Scene::pushes(&older.memory.writes()), older.memory.held().0),
+        (1, revision),
+        "which says all are the same"
+    );
+    assert!(older.passes().await);
+    assert_eq!(older.memory.writes(), [""; 0]);
+    apply(&older.memory, "shop/b", "edge", 3);
+    assert!(older.passes().await);
+    assert_eq!((older.told("shop/a"), older.told("shop/b")), (ENFORCED.to_owned(), ENFORCED.to_owned()));
+    assert_eq!(older.held(), held(&[("shop/a", 1), ("shop/b", 3)]));
+}
+
+#[tokio::test]
+async fn kept_policy_that_nodes_refuse_holds_the_set_back_and_is_not_lost() {
+    let scene = Scene::holding(&[("shop/a", 1), ("shop/b", 2)]).await;
+    scene.memory.change(&path("shop/a"), &json!({ "spec": { "newer": true } }));
+    scene.memory.hold("operator", &["shop/a", "shop/b"].map(|name| scene.memory.get(&path(name)).unwrap()));
+    let mut older = scene.anew();
+    apply(&older.memory, "shop/b", "edge", 3);
+    let words = json!({ "error": "no", "faults": [{ "path": "policies[0].spec.newer", "message": "is unknown" }] });
+    older.memory.answer_instead("POST node", 400, words);
+    assert!(!older.passes().await);
+    assert_eq!(older.held(), held(&[("shop/a", 1), ("shop/b", 2)]));
+    assert_eq!(Scene::pushes(&older.memory.writes()), 1, "again it would be the same");
+    older.passes().await;
+    assert_eq!(older.held(), held(&[("shop/a", 1), ("shop/b", 3)]));
+}
+
+#[tokio::test]
 async fn pod_that_answered_last_is_asked_alone_and_the_others_when_it_is_silent() {
     let mut scene = Scene::holding(&[("shop/a", 1)]).await;
     let answered = scene.keeper.table.answered().unwrap().pod.clone();
