@@ -13,7 +13,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use quorate_crds::api::{
@@ -32,6 +32,8 @@ pub const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 pub const LOOK_DEADLINE: Duration = Duration::from_secs(2);
 /// How long a node may take for a change; it gives up itself after 10 s.
 pub const CHANGE_DEADLINE: Duration = Duration::from_secs(12);
+/// How long a connection may be idle before it is closed, or up to twice that. A node would keep it for ten minutes.
+const IDLE_MAX: Duration = Duration::from_secs(10);
 /// The most bytes of an answer: all of a cluster's policies fit, with what the node says of each.
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// The most bytes of a node's words that an error repeats.
@@ -97,8 +99,9 @@ impl Limiters {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_DEADLINE));
         connector.set_nodelay(true);
-        // Shorter than a node keeps an idle connection, so that it is this side that closes.
-        let http = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(10)).build(connector);
+        // Addresses come and go with pods. Without a timer nothing would close what is idle.
+        let mut pool = Client::builder(TokioExecutor::new());
+        let http = pool.pool_idle_timeout(IDLE_MAX).pool_timer(TokioTimer::new()).build(connector);
         Self { http, ports }
     }
 

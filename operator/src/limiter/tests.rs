@@ -57,6 +57,24 @@ async fn node_that_says_nothing_is_given_up() {
 }
 
 #[tokio::test]
+async fn connection_that_is_not_used_is_closed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let node = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        assert!(stream.read(&mut request).await.unwrap() > 0);
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 28\r\n\r\n{\"revision\":1,\"policies\":[]}";
+        stream.write_all(answer).await.unwrap();
+        stream.read(&mut request).await.unwrap()
+    });
+    let limiters = Limiters::new(Ports { http: address.port(), admin: address.port() });
+    limiters.policies(&Target { pod: "edge-0".to_owned(), ip: address.ip() }).await.unwrap();
+    tokio::time::pause();
+    assert_eq!(within("the connection to be closed", node).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn answer_beyond_the_bound_is_not_read() {
     let (limiters, target) = node_that_says(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n{").await;
     let error = limiters.policies(&target).await.unwrap_err();
