@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod cli;
 pub mod cluster;
 pub mod context;
+pub mod deadline;
 pub mod error;
 pub mod events;
 pub mod http;

@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::cli::Cli;
 use crate::context::Context;
+use crate::deadline::within_deadline;
 use crate::events::Events;
 use crate::lease::Election;
 use crate::limiter::{Limiters, Ports};
@@ -165,7 +166,7 @@ async fn client(connect: Connect) -> Result<(Client, String), Ended> {
     config.default_retry = false;
     let namespace = config.default_namespace.clone();
     let client = connect(config).map_err(|error| Ended(format!("cannot speak to the API server: {error}")))?;
-    Ok((client, namespace))
+    Ok((within_deadline(client), namespace))
 }
 
 /// A name for this process: the pod's, and something that the process before in the same pod did not have.
