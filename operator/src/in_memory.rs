@@ -53,6 +53,8 @@ struct Inner {
     instead: Vec<(String, u16, Value)>,
     /// What the node of each pod says, by the last number of its address.
     nodes: HashMap<u8, Value>,
+    /// How often policies denied on each, by the same.
+    denied: HashMap<u8, Value>,
     /// What the nodes hold together.
     held: Held,
 }
@@ -173,6 +175,12 @@ impl World {
             Some(answer) => inner.nodes.insert(ordinal + 1, answer),
             None => inner.nodes.remove(&(ordinal + 1)),
         };
+    }
+
+    /// So often each of these policies denied on the node of this pod.
+    pub fn node_denied(&self, ordinal: u8, counts: &[(&str, u64)]) {
+        let counts = counts.iter().map(|(name, count)| ((*name).to_owned(), json!(count))).collect();
+        self.inner().denied.insert(ordinal + 1, Value::Object(counts));
     }
 
     /// Somebody writes policies of an owner: all that it has.
@@ -453,7 +461,8 @@ async fn node(
             return axum::Json(json!({"revision": held.revision, "policies": rows})).into_response();
         }
         (Method::GET, "/v1/denied") => {
-            return axum::Json(json!({"policies": {}, "isComplete": true})).into_response();
+            let counts = inner.denied.get(&number).cloned().unwrap_or_else(|| json!({}));
+            return axum::Json(json!({"policies": counts, "isComplete": true})).into_response();
         }
         (Method::GET, _) => {
             // Who does not say what it has applied has applied all there is.

@@ -15,8 +15,8 @@ use crate::sync::lock;
 /// Upper bounds in seconds: a look alone, a look with writes, a look at nodes that do not answer.
 const SECONDS_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
-/// The kind and the name of an object, as its conditions are counted.
-type Object = (&'static str, String);
+/// A kind of object, and of whose objects of that kind the conditions are counted together.
+type Group = (&'static str, String);
 
 /// All metrics of an operator.
 pub struct Metrics {
@@ -26,8 +26,8 @@ pub struct Metrics {
     leading: IntGauge,
     objects: IntGaugeVec,
     policies: PolicyMetrics,
-    /// The conditions of every object as they were last written: type and status.
-    conditions: Mutex<HashMap<Object, Vec<(String, String)>>>,
+    /// The conditions of all objects: type and status.
+    conditions: Mutex<HashMap<Group, Vec<(String, String)>>>,
 }
 
 impl Metrics {
@@ -83,15 +83,21 @@ impl Metrics {
         self.leading.set(leading.into());
     }
 
-    /// What the conditions of an object say now; `name` is `namespace/name`.
-    pub fn set_conditions(&self, kind: &'static str, name: String, conditions: &[Condition]) {
-        let said = conditions.iter().map(|c| (c.type_.clone(), c.status.clone())).collect();
-        lock(&self.conditions).insert((kind, name), said);
+    /// What the conditions of objects of a kind say now, instead of what those of this group said before: a group is one
+    /// object, or all of whoever looks after them.
+    pub fn set_conditions<'a>(
+        &self,
+        kind: &'static str,
+        group: String,
+        conditions: impl IntoIterator<Item = &'a Condition>,
+    ) {
+        let said = conditions.into_iter().map(|c| (c.type_.clone(), c.status.clone())).collect();
+        lock(&self.conditions).insert((kind, group), said);
     }
 
-    /// The object is gone.
-    pub fn forget(&self, kind: &'static str, name: String) {
-        lock(&self.conditions).remove(&(kind, name));
+    /// The group has no objects any more.
+    pub fn forget(&self, kind: &'static str, group: String) {
+        lock(&self.conditions).remove(&(kind, group));
     }
 
     /// All of them as Prometheus reads them.

@@ -6,9 +6,11 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use kube::api::ListParams;
 use kube::{Api, Client, Config};
 use quorate_crds::{QuotaPolicy, RateLimitCluster};
@@ -82,8 +84,10 @@ pub async fn run(cli: Cli, connect: Connect) -> Result<(), Ended> {
     }
     metrics.lead(true);
     let (stop, stopping) = watch::channel(false);
-    let work = async { tokio::join!(cluster::run(context.clone(), stopping.clone()), policy::run(context, stopping)) };
-    tokio::pin!(work);
+    let mut work: Work = Box::pin(async move {
+        let clusters = cluster::run(context.clone(), stopping.clone()).map(Ok);
+        tokio::try_join!(clusters, policy::run(context.clone(), stopping.clone())).map(|_| ())
+    });
     let lost = async {
         match &mut election {
             Some(election) => election.keep().await,
@@ -93,19 +97,33 @@ pub async fn run(cli: Cli, connect: Connect) -> Result<(), Ended> {
     tokio::select! {
         biased;
         why = lost => return Err(Ended(format!("{why}; stopping at once"))),
-        _ = &mut work => return Err(Ended("the controllers ended by themselves".to_owned())),
+        ended = &mut work => {
+            let why = ended.err().unwrap_or_else(|| "the controllers ended by themselves".to_owned());
+            return Err(Ended(why));
+        }
         () = &mut signal => {}
     }
     tracing::info!("stopping");
     stop.send_replace(true);
-    if timeout(STOP_WITHIN, &mut work).await.is_err() {
-        tracing::warn!("stopped in the middle of something; whoever comes next goes on with it");
-    }
-    if let Some(election) = &mut election {
-        election.release().await;
-    }
+    end(work, election.as_mut()).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// All that the holder of the lease does, and why it ended.
+type Work = Pin<Box<dyn Future<Output = Result<(), String>>>>;
+
+/// Lets the work end what it is at, and the lease go once nothing is done any more: another acts from that moment on.
+async fn end(mut work: Work, election: Option<&mut Election>) {
+    match timeout(STOP_WITHIN, &mut work).await {
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => tracing::error!("{why}"),
+        Err(_) => tracing::warn!("stopped in the middle of something; whoever comes next goes on with it"),
+    }
+    drop(work);
+    if let Some(election) = election {
+        election.release().await;
+    }
 }
 
 /// Until this operator may act.
@@ -127,35 +145,36 @@ async fn begin(context: &Context, ready: &watch::Sender<Option<String>>, electio
     }
 }
 
-/// Whether the resources can be listed.
+/// Whether the resources can be listed, in one of the namespaces at least: with the namespace its rights may be gone, and
+/// the others are looked after all the same.
 async fn definitions(context: &Context) -> Result<(), String> {
-    let one = ListParams::default().limit(1);
-    for (name, found) in [
-        ("RateLimitClusters", listed(context.apis::<RateLimitCluster>(), &one).await),
-        ("QuotaPolicies", listed(context.apis::<QuotaPolicy>(), &one).await),
-    ] {
-        match found {
+    listed("RateLimitClusters", context.apis::<RateLimitCluster>()).await?;
+    listed("QuotaPolicies", context.apis::<QuotaPolicy>()).await
+}
+
+async fn listed<K>(name: &str, apis: Vec<Api<K>>) -> Result<(), String>
+where
+    K: Clone + fmt::Debug + serde::de::DeserializeOwned,
+{
+    let mut refused = None;
+    let mut is_listed = false;
+    for api in apis {
+        match api.list(&ListParams::default().limit(1)).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {
                 return Err(format!(
                     "{name} are not defined here; apply manifests/crds, or set crds.install in the chart"
                 ));
             }
             // An object that cannot be read is a definition all the same.
-            Ok(()) | Err(kube::Error::SerdeError(_)) => {}
+            Ok(_) | Err(kube::Error::SerdeError(_)) => is_listed = true,
+            Err(kube::Error::Api(status)) if status.is_forbidden() => refused = Some(status),
             Err(error) => return Err(format!("{name} cannot be listed: {error}")),
         }
     }
-    Ok(())
-}
-
-async fn listed<K>(apis: Vec<Api<K>>, params: &ListParams) -> kube::Result<()>
-where
-    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-{
-    for api in apis {
-        api.list(params).await?;
+    match refused.filter(|_| !is_listed) {
+        Some(status) => Err(format!("{name} cannot be listed: {status}")),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// A client, and the namespace that is its own.
@@ -185,4 +204,61 @@ fn told_to_stop() -> std::io::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::in_memory::{World, failure, within};
+    use crate::sync::lock;
+
+    const RESOURCES: [&str; 2] = ["ratelimitclusters", "quotapolicies"];
+
+    fn refuse(world: &World, namespace: &str) {
+        for resource in RESOURCES {
+            let list = format!("GET /apis/quorate.dev/v1alpha1/namespaces/{namespace}/{resource}?");
+            world.answer_instead(&list, 403, failure(403, "Forbidden"));
+        }
+    }
+
+    #[tokio::test]
+    async fn namespace_that_may_not_be_listed_does_not_keep_the_others_waiting() {
+        let world = World::default();
+        let context = Context { namespaces: vec!["gone".to_owned(), "shop".to_owned()], ..world.context().await };
+        refuse(&world, "gone");
+        assert_eq!(definitions(&context).await, Ok(()));
+        refuse(&world, "shop");
+        refuse(&world, "gone");
+        let why = definitions(&context).await.unwrap_err();
+        assert!(why.contains("RateLimitClusters cannot be listed: Forbidden"), "{why}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lease_is_let_go_only_once_work_that_does_not_end_is_dropped() {
+        struct AtWork(World, Arc<Mutex<Value>>);
+        impl Drop for AtWork {
+            fn drop(&mut self) {
+                *lock(&self.1) = holder(&self.0);
+            }
+        }
+        fn holder(world: &World) -> Value {
+            let lease = world.get("/apis/coordination.k8s.io/v1/namespaces/shop/leases/operator").unwrap();
+            lease["spec"]["holderIdentity"].clone()
+        }
+        let world = World::default();
+        let mut election = Election::new(world.client(), "shop", "operator", "me".to_owned());
+        within("the lease", election.acquire()).await;
+        let held_by = Arc::new(Mutex::new(Value::Null));
+        let at_work = AtWork(world.clone(), Arc::clone(&held_by));
+        let work: Work = Box::pin(async move {
+            let _at_work = at_work;
+            std::future::pending().await
+        });
+        within("the end", end(work, Some(&mut election))).await;
+        assert_eq!((lock(&held_by).as_str(), holder(&world)), (Some("me"), "".into()));
+    }
 }

@@ -57,6 +57,37 @@ impl Denied {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::in_memory::World;
+
+    #[tokio::test]
+    async fn nodes_are_asked_at_once_and_then_again_when_it_is_time() {
+        let world = World::default();
+        let limiters = world.limiters().await;
+        let pods = [1, 2].map(|last| Target { pod: format!("edge-{}", last - 1), ip: [127, 0, 0, last].into() });
+        let name = PolicyName { namespace: "shop".to_owned(), name: "a".to_owned() };
+        let mut denied = Denied::default();
+        let say = |count| {
+            for ordinal in 0..2 {
+                world.node_says(ordinal, Some(serde_json::Value::Null));
+                world.node_denied(ordinal, &[("shop/a", count)]);
+            }
+        };
+        say(2);
+        denied.refresh(&limiters, &pods).await;
+        assert_eq!((denied.of(&name), world.reads().len()), (Some(4), 2));
+        say(3);
+        denied.asked = Instant::now().checked_sub(REFRESH.mul_f64(0.9));
+        denied.refresh(&limiters, &pods).await;
+        assert_eq!((denied.of(&name), world.reads().len()), (Some(4), 0), "it is not time yet");
+        denied.asked = Instant::now().checked_sub(REFRESH);
+        denied.refresh(&limiters, &pods).await;
+        assert_eq!((denied.of(&name), world.reads().len()), (Some(6), 2));
+        // It keeps what the one that is silent said, and forgets the one that is gone.
+        world.node_says(0, None);
+        denied.asked = None;
+        denied.refresh(&limiters, &pods[..1]).await;
+        assert_eq!(denied.of(&name), Some(3));
+    }
 
     #[test]
     fn denials_add_up_over_pods_and_what_is_not_counted_is_not_known() {

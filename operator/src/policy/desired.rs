@@ -161,6 +161,21 @@ pub enum Resource<'a> {
     },
 }
 
+/// Policies of which it is not known what they want.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unknown {
+    /// These.
+    pub policies: BTreeSet<PolicyName>,
+    /// All of these namespaces.
+    pub namespaces: BTreeSet<String>,
+}
+
+impl Unknown {
+    fn contains(&self, name: &PolicyName) -> bool {
+        self.policies.contains(name) || self.namespaces.contains(&name.namespace)
+    }
+}
+
 /// What the limiters of a cluster refused, and in which words. It is tried again when it, or their version, changes.
 pub type Unsupported = BTreeMap<PolicyName, (Policy, String)>;
 
@@ -174,14 +189,9 @@ pub struct Desired {
 }
 
 /// The desired set: every candidate that may take part. One that is wrong loses nothing: what the cluster holds of it stays
-/// in force. So does what is `frozen`: policies of which it is not known what they want.
+/// in force. So does what is `unknown`.
 #[must_use]
-pub fn desired(
-    candidates: &[Candidate],
-    frozen: &BTreeSet<PolicyName>,
-    held: &Held,
-    unsupported: &Unsupported,
-) -> Desired {
+pub fn desired(candidates: &[Candidate], unknown: &Unknown, held: &Held, unsupported: &Unsupported) -> Desired {
     let mut desired = Desired::default();
     let others =
         held.rows.values().filter(|row| !matches!(row.owner, OwnerName::Operator | OwnerName::Builtin)).count();
@@ -189,7 +199,7 @@ pub fn desired(
         policies: (Policy::COUNT_MAX as usize).saturating_sub(others + 1),
         bytes: SET_BYTES_MAX - ENVELOPE_BYTES,
     };
-    for name in frozen {
+    for name in held.rows.keys().filter(|name| unknown.contains(name)) {
         keep(held, name, &mut room, &mut desired);
     }
     for candidate in candidates {

@@ -1,20 +1,19 @@
 //! Keeps one cluster's policies: a pass whenever something changed, and one every few seconds to see whether somebody else
 //! did.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use quorate_crds::cluster_status::PoliciesStatus;
-use quorate_crds::quota_policy::Enforcement;
+use quorate_crds::quota_policy::{Enforcement, KIND};
 use quorate_crds::{QuotaPolicyStatus, RateLimitCluster};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::denied::Denied;
-use super::desired::{Content, Held, HeldRow, Unsupported, desired};
+use super::desired::{Content, Held, HeldRow, Unknown, Unsupported, desired};
 use super::select::{Candidate, ClusterKey, name_of, select};
 use super::status::{Members, Standing, due, tell};
 use super::table::{Brought, Order, Table};
@@ -71,10 +70,11 @@ impl Keeper {
             pause = if is_done { AGAIN } else { (2 * pause).min(STEADY) };
             match timeout(if is_done { STEADY } else { pause }, woken.changed()).await {
                 Ok(Ok(())) => gather(&mut woken).await,
-                Ok(Err(_)) => return,
+                Ok(Err(_)) => break,
                 Err(_) => {}
             }
         }
+        self.context.metrics.forget(KIND, self.key.to_string());
     }
 
     /// Looks at everything once. Whether all is as it should be.
@@ -88,6 +88,10 @@ impl Keeper {
                 return false;
             }
         };
+        if cluster.is_none() && self.world.may_have_cluster(&self.key) {
+            tracing::debug!(cluster = %self.key, "its namespace cannot be listed, so its policies are left alone");
+            return false;
+        }
         let candidates = select(&self.key, cluster, self.world.policies_of(&self.key));
         self.writer.settle(candidates.iter().map(|candidate| &*candidate.resource));
         let cluster = cluster.filter(|cluster| cluster.metadata.deletion_timestamp.is_none());
@@ -95,11 +99,12 @@ impl Keeper {
             self.bring(&candidates, cluster).await
         } else {
             self.table = Table::default();
-            let desired = desired(&candidates, &BTreeSet::new(), &Held::default(), &Unsupported::new());
+            let desired = desired(&candidates, &Unknown::default(), &Held::default(), &Unsupported::new());
             Brought { members: None, desired, problem: None }
         };
         self.note_members(brought.members.as_ref());
         let is_told = self.write(&candidates, &brought, woken).await;
+        self.show(&candidates);
         if let Some(cluster) = cluster.filter(|_| brought.members.is_some()) {
             self.write_cluster(cluster, self.count(&candidates, &brought), is_told).await;
         }
@@ -108,11 +113,11 @@ impl Keeper {
 
     async fn bring(&mut self, candidates: &[Candidate], cluster: &RateLimitCluster) -> Brought {
         let pods = self.world.pods(&self.key);
-        let frozen = self.world.unreadable().into_keys().collect();
+        let unknown = self.world.unknown();
         let order = Order {
             cluster_id: cluster.status.as_ref().and_then(|status| status.cluster_id.as_deref()),
             candidates,
-            frozen: &frozen,
+            unknown: &unknown,
             is_paused: cluster.spec.paused,
             metrics: self.context.metrics.policies(),
         };
@@ -172,6 +177,13 @@ impl Keeper {
             }
         }
         is_done
+    }
+
+    /// Counts what is told of the policies, whoever wrote it.
+    fn show(&self, candidates: &[Candidate]) {
+        let statuses = candidates.iter().filter_map(|candidate| self.writer.current(&candidate.resource));
+        let conditions = statuses.flat_map(|status| &status.conditions);
+        self.context.metrics.set_conditions(KIND, self.key.to_string(), conditions);
     }
 
     /// Tells of all policies in the cluster's status; while they still change, only now and then.

@@ -26,38 +26,42 @@ pub mod unreadable;
 pub mod world;
 pub mod writer;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::StreamExt as _;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::Event;
-use quorate_crds::quota_policy::KIND;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::context::Context;
 use keeper::Keeper;
 use roster::{Concerned, Roster};
 use select::ClusterKey;
-use world::{Change, Changes, World, guarded_name};
+use world::{Broken, Change, Changes, World};
 
 /// Runs until it is told to stop, which is when `stop` turns true. Keepers end what they are at.
-pub async fn run(context: Context, mut stop: watch::Receiver<bool>) {
-    let (world, changes) = World::watch(&context);
-    let world = Arc::new(world);
-    let (unread, woken) = watch::channel(());
-    let mut tasks = JoinSet::new();
-    tasks.spawn(unreadable::run(context.clone(), Arc::clone(&world), woken));
-    let mut keepers = Keepers { context, world, unread, roster: Roster::default(), awake: HashMap::new(), tasks };
+///
+/// # Errors
+/// One of those that it has started panicked. Nobody would do its work any more.
+pub async fn run(context: Context, mut stop: watch::Receiver<bool>) -> Result<(), String> {
+    let (mut keepers, changes) = Keepers::new(context);
     tokio::select! {
         // An error says that whoever could tell is gone.
         _ = stop.wait_for(|stop| *stop) => {}
-        () = keepers.follow(changes) => {}
+        ended = keepers.follow(changes) => ended?,
     }
     let Keepers { mut tasks, awake, unread, .. } = keepers;
     drop((awake, unread));
-    while tasks.join_next().await.is_some() {}
+    while let Some(ended) = tasks.join_next().await {
+        check(ended)?;
+    }
+    Ok(())
+}
+
+fn check(ended: Result<(), JoinError>) -> Result<(), String> {
+    ended.map_err(|error| format!("who looks after QuotaPolicies ended by a fault of this operator: {error}"))
 }
 
 /// A keeper for each cluster that there is a reason to look after.
@@ -70,40 +74,70 @@ struct Keepers {
     /// Wakes a keeper; one whose waker is gone ends after its pass.
     awake: HashMap<ClusterKey, watch::Sender<()>>,
     tasks: JoinSet<()>,
+    is_listed: bool,
+    /// Namespaces of which it was said that they cannot be listed.
+    forbidden: HashSet<String>,
 }
 
 impl Keepers {
-    async fn follow(&mut self, mut changes: Changes) {
-        let mut is_listed = false;
-        while let Some(change) = changes.next().await {
-            let change = match change {
-                Ok(change) => change,
-                Err(error) => {
-                    // The watch begins anew by itself, later each time.
-                    self.context.metrics.failed("policy", "Watch");
-                    tracing::warn!("a watch ended: {error}");
-                    continue;
-                }
-            };
-            if let Change::Policy(Event::Delete(policy)) = &change {
-                let name = guarded_name(policy);
-                self.context.metrics.forget(KIND, format!("{}/{}", name.namespace, name.name));
+    fn new(context: Context) -> (Self, Changes) {
+        let (world, changes) = World::watch(&context);
+        let world = Arc::new(world);
+        let (unread, woken) = watch::channel(());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(unreadable::run(context.clone(), Arc::clone(&world), woken));
+        let (roster, awake, forbidden) = (Roster::default(), HashMap::new(), HashSet::new());
+        (Self { context, world, unread, roster, awake, tasks, is_listed: false, forbidden }, changes)
+    }
+
+    async fn follow(&mut self, mut changes: Changes) -> Result<(), String> {
+        loop {
+            tokio::select! {
+                change = changes.next() => match change {
+                    Some(Ok(change)) => self.take(&change),
+                    Some(Err(broken)) => self.broke(&broken),
+                    None => return Ok(()),
+                },
+                Some(ended) = self.tasks.join_next() => check(ended)?,
             }
-            if matches!(&change, Change::Policy(Event::Apply(DeserializeGuard(Err(_))) | Event::InitDone)) {
-                self.unread.send_replace(());
-            }
-            let concerned = self.roster.note(&change);
-            is_listed = is_listed || self.world.is_listed();
-            match concerned {
-                // As long as not everything was listed once, a policy that is not there may only not be known yet.
-                _ if !is_listed => {}
-                Concerned::All => {
-                    let all = self.roster.list(&self.world);
-                    self.wake(all);
-                }
-                Concerned::Clusters(keys) => self.wake(keys),
-            }
-            while self.tasks.try_join_next().is_some() {}
+        }
+    }
+
+    fn take(&mut self, change: &Change) {
+        if matches!(change, Change::Policy(Event::Apply(DeserializeGuard(Err(_))) | Event::InitDone)) {
+            self.unread.send_replace(());
+        }
+        match self.roster.note(change) {
+            // As long as not everything was listed once, a policy that is not there may only not be known yet.
+            Concerned::Clusters(keys) if self.is_listed => self.wake(keys),
+            Concerned::Clusters(_) => {}
+            Concerned::All => self.look_at_all(),
+        }
+    }
+
+    /// Of the watch of a namespace that was deleted, or whose rights were taken away, it is said once.
+    fn broke(&mut self, broken: &Broken) {
+        // The watch begins anew by itself, later each time.
+        self.context.metrics.failed("policy", "Watch");
+        match broken.forbids() {
+            Some(namespace) if !self.forbidden.insert(namespace.to_owned()) => {}
+            Some(namespace) => tracing::warn!(
+                "namespace {namespace} cannot be watched, so what clusters hold of its policies stays: {}; give this \
+                 operator its rights there, or take the namespace out of WATCH_NAMESPACES",
+                broken.error
+            ),
+            None => tracing::warn!("a watch ended: {}", broken.error),
+        }
+        if !self.is_listed {
+            self.look_at_all();
+        }
+    }
+
+    fn look_at_all(&mut self) {
+        self.is_listed = self.is_listed || self.world.is_listed();
+        if self.is_listed {
+            let all = self.roster.list(&self.world);
+            self.wake(all);
         }
     }
 

@@ -10,7 +10,7 @@ use quorate_crds::api::{ClusterAnswer, Fault, OwnerName, PolicySet, Role};
 use quorate_limits::PolicyName;
 use tokio::time::{Instant, sleep};
 
-use super::desired::{Content, Desired, Held, Unsupported, desired};
+use super::desired::{Content, Desired, Held, Unknown, Unsupported, desired};
 use super::metrics::PolicyMetrics;
 use super::select::Candidate;
 use super::status::Members;
@@ -49,7 +49,7 @@ pub struct Order<'a> {
     /// The policies that name it.
     pub candidates: &'a [Candidate],
     /// Policies of which it is not known what they want.
-    pub frozen: &'a BTreeSet<PolicyName>,
+    pub unknown: &'a Unknown,
     /// Whether nothing may be changed.
     pub is_paused: bool,
     /// Where it is counted.
@@ -141,7 +141,7 @@ impl Table {
 
     fn desired(&self, order: &Order<'_>) -> Desired {
         let nothing = Held::default();
-        desired(order.candidates, order.frozen, self.held.as_ref().unwrap_or(&nothing), &self.unsupported)
+        desired(order.candidates, order.unknown, self.held.as_ref().unwrap_or(&nothing), &self.unsupported)
     }
 
     /// Looks at the cluster, and reads its policies if they changed since they were last known.

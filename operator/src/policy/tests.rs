@@ -28,6 +28,14 @@ impl Running {
             .await;
     }
 
+    /// Until so many policies are counted as enforced.
+    async fn until_counted(&self, context: &Context, count: usize) {
+        let line =
+            format!(r#"quorate_operator_objects{{condition="Enforced",kind="QuotaPolicy",status="True"}} {count}"#);
+        let text = || String::from_utf8(context.metrics.text().unwrap()).unwrap();
+        self.memory.until(&line, |_| text().lines().any(|said| said == line).then_some(())).await;
+    }
+
     async fn until_held(&self, expected: &[(&str, i64)]) {
         let expected: Vec<_> = expected.iter().map(|(name, limit)| ((*name).to_owned(), *limit)).collect();
         let held = |memory: &Memory| {
@@ -69,10 +77,12 @@ async fn operator_running_watch_that_has_expired_lists_anew_and_misses_nothing()
     let (memory, context) = serving().await;
     apply(&memory, "shop/a", "edge", 1);
     apply(&memory, "shop/b", "edge", 1);
-    let running = Running::start(memory, context);
+    let running = Running::start(memory, context.clone());
     running.until_told("shop/b", ENFORCED).await;
+    running.until_counted(&context, 2).await;
     running.memory.answer_instead(POLICIES, 410, failure(410, "Expired"));
     running.memory.remove(&path("shop/a"));
+    running.until_counted(&context, 1).await;
     apply(&running.memory, "shop/c", "edge", 3);
     running.until_told("shop/c", ENFORCED).await;
     running.until_held(&[("shop/b", 1), ("shop/c", 3)]).await;
@@ -158,5 +168,53 @@ async fn operator_running_told_to_stop_ends() {
     let running = tokio::spawn(run(context, stopping));
     memory.until("the policy in force", |memory| (told(memory, "shop/a") == ENFORCED).then_some(())).await;
     stop.send_replace(true);
-    within("the operator to end", running).await.unwrap();
+    within("the operator to end", running).await.unwrap().unwrap();
+}
+
+/// One of two namespaces, `gone`, cannot be listed so many times.
+async fn one_forbidden(times: usize) -> (Memory, Context) {
+    let (memory, context) = serving().await;
+    for _ in 0..times {
+        for list in [
+            "apis/quorate.dev/v1alpha1/namespaces/gone/quotapolicies",
+            "apis/quorate.dev/v1alpha1/namespaces/gone/ratelimitclusters",
+            "api/v1/namespaces/gone/pods",
+        ] {
+            memory.answer_instead(&format!("GET /{list}?"), 403, failure(403, "Forbidden"));
+        }
+    }
+    memory.change(CLUSTER, &json!({ "spec": { "allowedNamespaces": ["gone"] } }));
+    apply(&memory, "gone/b", "shop/edge", 2);
+    memory.hold("operator", &[memory.get(&path("gone/b")).unwrap()]);
+    (memory, Context { namespaces: vec!["gone".to_owned(), "shop".to_owned()], ..context })
+}
+
+#[tokio::test]
+async fn namespace_that_cannot_be_listed_leaves_its_policies_in_force_and_the_others_looked_after() {
+    let (memory, context) = one_forbidden(100).await;
+    apply(&memory, "shop/c", "gone/other", 1);
+    let running = Running::start(memory, context);
+    apply(&running.memory, "shop/a", "edge", 1);
+    running.until_told("shop/a", ENFORCED).await;
+    running.until_held(&[("gone/b", 2), ("shop/a", 1)]).await;
+    let other = running.memory.get(&path("shop/c")).unwrap();
+    assert!(other["status"].is_null(), "whether that cluster is there, nobody knows: {other}");
+}
+
+#[tokio::test]
+async fn namespace_that_can_be_listed_again_is_looked_after_again() {
+    let (memory, context) = one_forbidden(1).await;
+    let running = Running::start(memory, context);
+    running.until_told("gone/b", ENFORCED).await;
+    running.memory.remove(&path("gone/b"));
+    running.until_held(&[]).await;
+}
+
+#[tokio::test]
+async fn keeper_that_panics_ends_the_operator_with_a_reason() {
+    let (_memory, context) = serving().await;
+    let (mut keepers, changes) = Keepers::new(context);
+    keepers.tasks.spawn(async { panic!("out of bounds") });
+    let why = within("the end", keepers.follow(changes)).await.unwrap_err();
+    assert!(why.contains("QuotaPolicies") && why.contains("out of bounds"), "{why}");
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource as _;
 use kube::core::error_boundary::InvalidObject;
@@ -22,38 +22,45 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::write_status::{status_alone, write_status};
 
-/// Before it is tried again to tell what could not be told.
+/// Before the next look while there are some: what could not be told is tried again, and those that are mended or gone are
+/// counted no more.
 const AGAIN: Duration = Duration::from_secs(5);
-/// Otherwise nothing happens until it is woken.
+/// While there are none, nothing happens until it is woken.
 const IDLE: Duration = Duration::from_hours(1);
+/// As which their conditions are counted; no cluster is named so.
+const GROUP: &str = "unreadable";
+
+/// Which object, and the generation of its spec.
+type Version = (Option<String>, Option<i64>);
 
 /// Runs until whoever wakes it lets go of it.
 pub async fn run(context: Context, world: Arc<World>, mut woken: watch::Receiver<()>) {
-    // Which generation of each was told of.
-    let mut told: HashMap<PolicyName, (Option<String>, Option<i64>)> = HashMap::new();
+    // Which generation of each was told of, and what.
+    let mut told: HashMap<PolicyName, (Version, Vec<Condition>)> = HashMap::new();
     loop {
         woken.mark_unchanged();
         let unreadable = world.unreadable();
         told.retain(|name, _| unreadable.contains_key(name));
-        let mut pause = IDLE;
+        let pause = if unreadable.is_empty() { IDLE } else { AGAIN };
         for (name, policy) in unreadable {
             let version = (policy.meta().uid.clone(), policy.meta().generation);
-            if told.get(&name) == Some(&version) {
+            if told.get(&name).is_some_and(|(told, _)| *told == version) {
                 continue;
             }
             match tell(&context, &policy).await {
-                Ok(()) => {
-                    told.insert(name, version);
+                Ok(conditions) => {
+                    told.insert(name, (version, conditions));
                 }
                 // It is gone, or another of its name is there, which will be looked at in turn.
                 Err(error) if matches!(error.label(), "NotFound" | "Conflict") => {}
                 Err(error) => {
                     context.metrics.failed("policy", error.label());
                     tracing::warn!("{error}");
-                    pause = AGAIN;
                 }
             }
         }
+        let conditions = told.values().flat_map(|(_, conditions)| conditions);
+        context.metrics.set_conditions(KIND, GROUP.to_owned(), conditions);
         // An error says that whoever wakes it is gone.
         if let Ok(Err(_)) = timeout(pause, woken.changed()).await {
             return;
@@ -61,8 +68,9 @@ pub async fn run(context: Context, world: Arc<World>, mut woken: watch::Receiver
     }
 }
 
-async fn tell(context: &Context, policy: &GuardedPolicy) -> Result<(), Error> {
-    let Err(InvalidObject { error, metadata }) = &policy.0 else { return Ok(()) };
+/// Writes it, if it is not what is there, and says what the conditions are.
+async fn tell(context: &Context, policy: &GuardedPolicy) -> Result<Vec<Condition>, Error> {
+    let Err(InvalidObject { error, metadata }) = &policy.0 else { return Ok(Vec::new()) };
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let name = metadata.name.as_deref().unwrap_or_default();
     let current: QuotaPolicyStatus = status_alone::<QuotaPolicy, _>(&context.client, namespace, name).await?;
@@ -72,6 +80,5 @@ async fn tell(context: &Context, policy: &GuardedPolicy) -> Result<(), Error> {
         context.metrics.policies().status_written();
         context.events.tell(&policy.object_ref(&()), &current.conditions, &told.findings).await;
     }
-    context.metrics.set_conditions(KIND, format!("{namespace}/{name}"), &told.status.conditions);
-    Ok(())
+    Ok(told.status.conditions)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::FutureExt as _;
 use futures::stream::{BoxStream, SelectAll, StreamExt as _, select_all};
@@ -14,6 +15,7 @@ use quorate_crds::{QuotaPolicy, RateLimitCluster};
 use quorate_limits::PolicyName;
 use serde::de::DeserializeOwned;
 
+use super::desired::Unknown;
 use super::select::{ClusterKey, name_of};
 use crate::cluster::Names;
 use crate::cluster::names::{ANY_CLUSTER, CLUSTER_LABEL};
@@ -37,13 +39,54 @@ pub enum Change {
 }
 
 /// What changes, as it comes; errors are those of watches, which go on by themselves.
-pub type Changes = SelectAll<BoxStream<'static, watcher::Result<Change>>>;
+pub type Changes = SelectAll<BoxStream<'static, Result<Change, Broken>>>;
+
+/// A watch that ended, and begins anew by itself.
+#[derive(Debug)]
+pub struct Broken {
+    /// The namespace that it watches; `None` for all.
+    pub namespace: Option<String>,
+    /// Why.
+    pub error: watcher::Error,
+}
+
+impl Broken {
+    /// The namespace whose objects this operator may not list: with a namespace that is deleted, its rights there go.
+    #[must_use]
+    pub fn forbids(&self) -> Option<&str> {
+        use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+        match &self.error {
+            InitialListFailed(kube::Error::Api(status))
+            | WatchStartFailed(kube::Error::Api(status))
+            | WatchFailed(kube::Error::Api(status))
+                if status.is_forbidden() =>
+            {
+                self.namespace.as_deref()
+            }
+            _ => None,
+        }
+    }
+}
 
 /// All policies, clusters and pods that are looked after. It stays as fresh as its [`Changes`] are read.
 pub struct World {
-    policies: Vec<Store<GuardedPolicy>>,
-    clusters: Vec<Store<GuardedCluster>>,
-    pods: Vec<Store<Pod>>,
+    policies: Vec<Scope<GuardedPolicy>>,
+    clusters: Vec<Scope<GuardedCluster>>,
+    pods: Vec<Scope<Pod>>,
+}
+
+/// Objects of one kind in one namespace, or in all.
+struct Scope<K: Lookup<DynamicType = ()> + Clone + 'static> {
+    namespace: Option<String>,
+    objects: Store<K>,
+    /// The first attempt to list them was refused, for this namespace alone.
+    is_refused: Arc<AtomicBool>,
+}
+
+impl<K: Lookup<DynamicType = ()> + Clone + 'static> Scope<K> {
+    fn is_listed(&self) -> bool {
+        self.objects.wait_until_ready().now_or_never().is_some()
+    }
 }
 
 impl World {
@@ -57,18 +100,37 @@ impl World {
         (Self { policies, clusters, pods }, changes)
     }
 
-    /// Whether everything was listed once. Until then a policy that is not there may only not be known yet.
+    /// Whether everything was listed once, but for namespaces where that was refused. Until then a policy that is not there
+    /// may only not be known yet.
     #[must_use]
     pub fn is_listed(&self) -> bool {
-        fn all<K: Lookup<DynamicType = ()> + Clone + 'static>(stores: &[Store<K>]) -> bool {
-            stores.iter().all(|store| store.wait_until_ready().now_or_never().is_some())
+        fn all<K: Lookup<DynamicType = ()> + Clone + 'static>(scopes: &[Scope<K>]) -> bool {
+            scopes.iter().all(|scope| scope.is_listed() || scope.is_refused.load(Ordering::Relaxed))
         }
         all(&self.policies) && all(&self.clusters) && all(&self.pods)
     }
 
+    /// The policies of which it is not known what they want: those that cannot be read, and all of a namespace whose
+    /// policies were never listed.
+    #[must_use]
+    pub fn unknown(&self) -> Unknown {
+        let unlisted = self.policies.iter().filter(|scope| !scope.is_listed());
+        Unknown {
+            policies: self.unreadable().into_keys().collect(),
+            namespaces: unlisted.filter_map(|scope| scope.namespace.clone()).collect(),
+        }
+    }
+
+    /// Whether a cluster that is not there may only not be known.
+    #[must_use]
+    pub fn may_have_cluster(&self, key: &ClusterKey) -> bool {
+        let its = |scope: &&Scope<GuardedCluster>| scope.namespace.as_ref().is_none_or(|own| *own == key.namespace);
+        self.clusters.iter().filter(its).any(|scope| !scope.is_listed())
+    }
+
     /// All policies, those that cannot be read too.
     pub fn policies(&self) -> impl Iterator<Item = Arc<GuardedPolicy>> {
-        self.policies.iter().flat_map(Store::state)
+        self.policies.iter().flat_map(|scope| scope.objects.state())
     }
 
     /// Those that name this cluster and can be read.
@@ -77,7 +139,7 @@ impl World {
         let theirs = |policy: &GuardedPolicy| policy.0.as_ref().is_ok_and(|policy| ClusterKey::of(policy) == *key);
         self.policies
             .iter()
-            .flat_map(|store| store.state_filter(theirs))
+            .flat_map(|scope| scope.objects.state_filter(theirs))
             .filter_map(|policy| Some(Arc::new(policy.0.as_ref().ok()?.clone())))
             .collect()
     }
@@ -88,28 +150,28 @@ impl World {
         let unreadable = |policy: &GuardedPolicy| policy.0.is_err();
         self.policies
             .iter()
-            .flat_map(|store| store.state_filter(unreadable))
+            .flat_map(|scope| scope.objects.state_filter(unreadable))
             .map(|policy| (guarded_name(&policy), policy))
             .collect()
     }
 
     /// All clusters, those that cannot be read too.
     pub fn clusters(&self) -> impl Iterator<Item = Arc<GuardedCluster>> {
-        self.clusters.iter().flat_map(Store::state)
+        self.clusters.iter().flat_map(|scope| scope.objects.state())
     }
 
     /// The cluster of this name.
     #[must_use]
     pub fn cluster(&self, key: &ClusterKey) -> Option<Arc<GuardedCluster>> {
-        self.clusters.iter().find_map(|store| store.find(|cluster| cluster_key(cluster) == *key))
+        self.clusters.iter().find_map(|scope| scope.objects.find(|cluster| cluster_key(cluster) == *key))
     }
 
     /// The pods of a cluster that can be asked.
     #[must_use]
     pub fn pods(&self, key: &ClusterKey) -> Vec<Target> {
         let theirs = |pod: &Pod| pod_cluster(pod).as_ref() == Some(key);
-        let mut targets: Vec<_> =
-            self.pods.iter().flat_map(|store| store.state_filter(theirs)).filter_map(|pod| Target::of(&pod)).collect();
+        let pods = self.pods.iter().flat_map(|scope| scope.objects.state_filter(theirs));
+        let mut targets: Vec<_> = pods.filter_map(|pod| Target::of(&pod)).collect();
         targets.sort_by(|a, b| a.pod.cmp(&b.pod));
         targets
     }
@@ -119,7 +181,7 @@ impl World {
 impl World {
     /// What there is at this moment, and stays so.
     pub(crate) fn still(memory: &crate::in_memory::World) -> Self {
-        fn stored<K>(objects: Vec<serde_json::Value>) -> Vec<Store<K>>
+        fn stored<K>(objects: Vec<serde_json::Value>) -> Vec<Scope<K>>
         where
             K: Lookup<DynamicType = ()> + Clone + DeserializeOwned + 'static,
         {
@@ -129,7 +191,7 @@ impl World {
                 writer.apply_watcher_event(&watcher::Event::InitApply(serde_json::from_value(object).unwrap()));
             }
             writer.apply_watcher_event(&watcher::Event::InitDone);
-            vec![reader]
+            vec![Scope { namespace: None, objects: reader, is_refused: Arc::default() }]
         }
         let of = |plural| memory.list(&format!("/apis/quorate.dev/v1alpha1/{plural}"));
         Self {
@@ -173,22 +235,33 @@ pub fn pod_cluster(pod: &Pod) -> Option<ClusterKey> {
     Some(ClusterKey { namespace: pod.metadata.namespace.clone()?, name: name.clone() })
 }
 
-type Stores<K> = (Vec<Store<K>>, Vec<BoxStream<'static, watcher::Result<Change>>>);
+type Scopes<K> = (Vec<Scope<K>>, Vec<BoxStream<'static, Result<Change, Broken>>>);
 
-fn watched<K>(apis: Vec<Api<K>>, config: &watcher::Config, change: fn(watcher::Event<K>) -> Change) -> Stores<K>
+fn watched<K>(apis: Vec<Api<K>>, config: &watcher::Config, change: fn(watcher::Event<K>) -> Change) -> Scopes<K>
 where
     K: kube::Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
     K: Send + Sync + 'static,
 {
-    let one = |api| {
-        let (reader, writer) = store();
+    let one = |api: Api<K>| {
+        let namespace = api.namespace().map(ToOwned::to_owned);
+        let (objects, writer) = store();
+        let scope = Scope { namespace: namespace.clone(), objects, is_refused: Arc::default() };
+        let is_refused = Arc::clone(&scope.is_refused);
         let changes = watcher(api, config.clone())
             .default_backoff()
             .modify(|object: &mut K| object.meta_mut().managed_fields = None)
             .reflect(writer)
-            .map(move |event| event.map(change))
+            .map(move |event| {
+                event.map(change).map_err(|error| {
+                    let broken = Broken { namespace: namespace.clone(), error };
+                    if broken.forbids().is_some() {
+                        is_refused.store(true, Ordering::Relaxed);
+                    }
+                    broken
+                })
+            })
             .boxed();
-        (reader, changes)
+        (scope, changes)
     };
     apis.into_iter().map(one).unzip()
 }

@@ -7,7 +7,6 @@ use futures::stream::{self, StreamExt as _};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::Resource as _;
 use quorate_crds::cluster_status::PoliciesStatus;
-use quorate_crds::quota_policy::KIND;
 use quorate_crds::{ConditionStatus, QuotaPolicy, QuotaPolicyStatus, RateLimitCluster};
 use quorate_limits::PolicyName;
 use serde_json::json;
@@ -67,8 +66,6 @@ impl Writer {
             match result {
                 Ok(version) => {
                     context.metrics.policies().status_written();
-                    let text = format!("{}/{}", name.namespace, name.name);
-                    context.metrics.set_conditions(KIND, text, &write.told.status.conditions);
                     let before =
                         self.current(&write.policy).map(|status| status.conditions.clone()).unwrap_or_default();
                     tell(context, &write, &before).await;

@@ -32,7 +32,7 @@ fn set(policies: &[(&str, i64)]) -> BTreeMap<PolicyName, Content> {
 }
 
 fn wanted(policies: &[(&str, i64)], held: &Held) -> Desired {
-    desired(&candidates(policies), &BTreeSet::new(), held, &Unsupported::new())
+    desired(&candidates(policies), &Unknown::default(), held, &Unsupported::new())
 }
 
 #[test]
@@ -61,18 +61,27 @@ fn policy_that_became_invalid_or_unsupported_stays_in_force_as_it_was() {
     let invalid = wanted(&[("shop/a", -1)], &before);
     assert_eq!((invalid.set, invalid.refused[&name("shop/a")].reason), (set(&[("shop/a", 5)]), Reason::Invalid));
     let refused = Unsupported::from([(name("shop/a"), (parsed("shop/a", 9), "policies[0]: no".to_owned()))]);
-    let unsupported = desired(&candidates(&[("shop/a", 9)]), &BTreeSet::new(), &before, &refused);
+    let unsupported = desired(&candidates(&[("shop/a", 9)]), &Unknown::default(), &before, &refused);
     assert_eq!(unsupported.set, set(&[("shop/a", 5)]));
     assert_eq!(unsupported.refused[&name("shop/a")].reason, Reason::Unsupported);
-    let mended = desired(&candidates(&[("shop/a", 8)]), &BTreeSet::new(), &before, &refused);
+    let mended = desired(&candidates(&[("shop/a", 8)]), &Unknown::default(), &before, &refused);
     assert_eq!((mended.set, mended.refused.len()), (set(&[("shop/a", 8)]), 0), "what was refused is another");
 }
 
 #[test]
 fn policy_that_cannot_be_read_keeps_what_the_cluster_holds() {
     let before = held([row(OwnerName::Operator, 3, "shop/a", 5), row(OwnerName::Api, 3, "shop/b", 5)]);
-    let frozen = [name("shop/a"), name("shop/b"), name("shop/never")].into();
-    assert_eq!(desired(&[], &frozen, &before, &Unsupported::new()).set, set(&[("shop/a", 5)]));
+    let policies = [name("shop/a"), name("shop/b"), name("shop/never")].into();
+    let unknown = Unknown { policies, ..Unknown::default() };
+    assert_eq!(desired(&[], &unknown, &before, &Unsupported::new()).set, set(&[("shop/a", 5)]));
+}
+
+#[test]
+fn namespace_that_was_never_listed_keeps_what_the_cluster_holds_of_it() {
+    let before = held([row(OwnerName::Operator, 3, "guest/a", 5), row(OwnerName::Operator, 3, "shop/gone", 5)]);
+    let unknown = Unknown { namespaces: ["guest".to_owned()].into(), ..Unknown::default() };
+    let desired = desired(&candidates(&[("shop/a", 1)]), &unknown, &before, &Unsupported::new());
+    assert_eq!(desired.set, set(&[("guest/a", 5), ("shop/a", 1)]));
 }
 
 #[test]
@@ -95,7 +104,7 @@ fn room_for_one_more_policy_goes_to_the_one_that_came_first() {
         Arc::new(policy)
     };
     let found = select(&key, Some(&cluster("shop/edge", &[])), [made("shop/a", 2), made("shop/z", 1)]);
-    let desired = desired(&found, &BTreeSet::new(), &held(others), &Unsupported::new());
+    let desired = desired(&found, &Unknown::default(), &held(others), &Unsupported::new());
     assert_eq!(desired.set, set(&[("shop/z", 1)]));
     assert_eq!(desired.refused[&name("shop/a")].reason, Reason::TooMany);
 }
@@ -143,8 +152,8 @@ fn row_that_this_operator_cannot_read_is_kept_word_for_word_and_told_apart_from_
     assert_eq!(held.rows[&name("shop/a")].content, Content::Known(parsed("shop/a", 1)));
     assert_eq!(held.rows[&name("shop/b")].content, Content::Raw(newer()));
     assert!(!held.is(&set(&[("shop/a", 1)])) && !held.is(&set(&[("shop/a", 1), ("shop/b", 5)])));
-    let frozen = [name("shop/b")].into();
-    let desired = desired(&candidates(&[("shop/a", 2)]), &frozen, &held, &Unsupported::new());
+    let unknown = Unknown { policies: [name("shop/b")].into(), ..Unknown::default() };
+    let desired = desired(&candidates(&[("shop/a", 2)]), &unknown, &held, &Unsupported::new());
     let mut expected = set(&[("shop/a", 2)]);
     expected.insert(name("shop/b"), Content::Raw(newer()));
     assert_eq!(desired.set, expected);

@@ -7,6 +7,7 @@ use super::super::testing::{CLUSTER, ENFORCED, apply, founded, node, path, servi
 use super::*;
 use crate::in_memory;
 use crate::in_memory::{failure, within};
+use crate::metrics::Metrics;
 
 /// A keeper of `shop/edge`, and its world.
 struct Scene {
@@ -114,6 +115,34 @@ async fn policies_in_force_operator_anew_pushes_and_writes_nothing() {
     let mut anew = Scene::holding(&[("shop/a", 1), ("shop/b", 2)]).await.anew();
     assert!(anew.passes().await);
     assert_eq!(anew.memory.writes(), [""; 0]);
+}
+
+#[tokio::test]
+async fn policies_in_force_operator_anew_counts_them_and_one_that_is_gone_no_more() {
+    let mut anew = Scene::holding(&[("shop/a", 1), ("shop/b", 2)]).await.anew();
+    anew.keeper.context.metrics = Arc::new(Metrics::new().unwrap());
+    for (gone, count) in [(None, 2), (Some("shop/a"), 1)] {
+        if let Some(gone) = gone {
+            anew.memory.remove(&path(gone));
+        }
+        assert!(anew.passes().await);
+        let text = String::from_utf8(anew.keeper.context.metrics.text().unwrap()).unwrap();
+        let line = format!(r#"{{condition="Enforced",kind="QuotaPolicy",status="True"}} {count}"#);
+        assert!(text.contains(&line), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn denials_that_nodes_count_are_told_together_and_rounded() {
+    let mut scene = Scene::new().await;
+    for (ordinal, count) in [(0, 4), (1, 0), (2, 3)] {
+        scene.memory.node_denied(ordinal, &[("shop/a", count)]);
+    }
+    apply(&scene.memory, "shop/a", "edge", 1);
+    apply(&scene.memory, "shop/b", "edge", 1);
+    assert!(scene.passes().await);
+    let denied = |name| scene.memory.get(&path(name)).unwrap()["status"]["denied"].clone();
+    assert_eq!((denied("shop/a"), denied("shop/b")), ("5+".into(), "0".into()));
 }
 
 #[tokio::test]
