@@ -25,7 +25,8 @@ pub struct QuotaPolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub limits: Option<String>,
-    /// Requests denied so far, rounded; written at most every 30 s.
+    /// Requests that its nodes denied by it since each of them started, rounded, so it falls when a pod starts again;
+    /// written at most every 30 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub denied: Option<String>,
