@@ -214,6 +214,12 @@ reasons! {
     FounderLost [Ready = False, Progressing = True, Degraded = True, Upgradeable = False]:
         "The founding names a node whose disk is not there any more, and no node has data.",
         "There is nothing left to save: delete the cluster with its claims, and create it again.";
+    NotOurs [Ready = False, Progressing = False, Degraded = True, Upgradeable = False]:
+        "An object that is not this cluster's has a name that the cluster needs; the operator leaves it, and all else, as it is.",
+        "Delete the object that the message names, or use another name for the cluster.";
+    Refused [Progressing = True, Degraded = True, Upgradeable = False]:
+        "The API server refuses what the operator asks of it, or has not managed it for half a minute; it is tried again and again.",
+        "The message has the API server's words: mend the spec, a quota, a webhook or the operator's rights.";
     InvalidSpec [Progressing = False, Degraded = True, Upgradeable = False]:
         "The spec breaks a rule that the API server did not check.",
         "The message names the field and what to write.";

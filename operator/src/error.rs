@@ -11,12 +11,6 @@ pub enum Error {
         /// What the API server said.
         source: kube::Error,
     },
-    /// An object that should be this cluster's is another's.
-    #[error("{what} belongs to another object of that name; it waits until that is gone")]
-    NotOurs {
-        /// Which.
-        what: String,
-    },
     /// It took longer than anything should.
     #[error("{what} took longer than {seconds} s")]
     TooSlow {
@@ -37,7 +31,6 @@ impl Error {
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
-            Self::NotOurs { .. } => "NotOurs",
             Self::TooSlow { .. } => "TooSlow",
             Self::Api { source: kube::Error::Api(status), .. } => match status.code {
                 401 | 403 => "Forbidden",
@@ -48,6 +41,22 @@ impl Error {
                 _ => "ApiServer",
             },
             Self::Api { .. } => "Unreachable",
+        }
+    }
+
+    /// The API server will have none of it: trying again helps once somebody changes something.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        // Forbidden by rights, quotas or webhooks; invalid; too large.
+        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if matches!(status.code, 400 | 403 | 413 | 422))
+    }
+
+    /// What is told of it in a status, where room is short: the API server's own words.
+    #[must_use]
+    pub fn told(&self) -> String {
+        match self {
+            Self::Api { what, source: kube::Error::Api(status) } => format!("{what}: {}", status.message),
+            other => other.to_string(),
         }
     }
 

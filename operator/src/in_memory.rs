@@ -279,6 +279,9 @@ impl Inner {
         object["metadata"]["resourceVersion"] =
             before.map_or(Value::Null, |before| before["metadata"]["resourceVersion"].clone());
         if before != Some(&object) {
+            if object["metadata"]["uid"].is_null() {
+                object["metadata"]["uid"] = format!("uid-{}", self.version + 1).into();
+            }
             let how = if before.is_some() { "MODIFIED" } else { "ADDED" };
             self.version += 1;
             object["metadata"]["resourceVersion"] = self.version.to_string().into();

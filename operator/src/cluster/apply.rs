@@ -39,38 +39,40 @@ pub enum Outcome {
 ///
 /// # Errors
 /// When the API server refuses, or does not answer.
-pub async fn objects(client: &Client, wanted: &Wanted, objects: &Objects) -> Result<(), Error> {
-    let namespace = &wanted.namespace;
-    apply(client, namespace, &objects.service).await?;
-    apply(client, namespace, &objects.peers).await?;
-    apply(client, namespace, &objects.network_policy).await?;
+pub async fn objects(client: &Client, wanted: &Wanted, look: &Look, objects: &Objects) -> Result<(), Error> {
+    apply(client, wanted, look, &objects.service).await?;
+    apply(client, wanted, look, &objects.peers).await?;
+    apply(client, wanted, look, &objects.network_policy).await?;
     match &objects.disruption_budget {
-        Some(budget) => apply(client, namespace, budget).await?,
-        None => remove_budget(client, wanted).await?,
+        Some(budget) => apply(client, wanted, look, budget).await?,
+        None => remove_budget(client, wanted, look).await?,
     }
-    apply(client, namespace, &objects.stateful_set).await
+    apply(client, wanted, look, &objects.stateful_set).await
 }
 
-async fn apply<K>(client: &Client, namespace: &str, object: &K) -> Result<(), Error>
+/// The object that was looked at is put right, whoever changed it; the uid makes sure that it is that one. One that came
+/// since is not taken from whoever made it: without force the API server refuses.
+async fn apply<K>(client: &Client, wanted: &Wanted, look: &Look, object: &K) -> Result<(), Error>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
 {
+    let (namespace, kind) = (&wanted.namespace, K::kind(&()));
+    let mut object = object.clone();
     let name = object.meta().name.clone().unwrap_or_default();
+    object.meta_mut().uid = look.uid_of(&kind, &name);
+    let params = PatchParams { force: object.meta().uid.is_some(), ..PatchParams::apply(FIELD_MANAGER) };
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    let params = PatchParams::apply(FIELD_MANAGER).force();
     let applied = api.patch(&name, &params, &Patch::Apply(object)).await;
-    applied.map(drop).map_err(Error::api(format!("applying {} {namespace}/{name}", K::kind(&()))))
+    applied.map(drop).map_err(Error::api(format!("applying {kind} {namespace}/{name}")))
 }
 
 /// A single pod has none: it would stand in the way of every drain.
-async fn remove_budget(client: &Client, wanted: &Wanted) -> Result<(), Error> {
+async fn remove_budget(client: &Client, wanted: &Wanted, look: &Look) -> Result<(), Error> {
     let (namespace, name) = (&wanted.namespace, wanted.names.cluster());
+    let Some(uid) = look.uid_of(&PodDisruptionBudget::kind(&()), &name) else { return Ok(()) };
     let api: Api<PodDisruptionBudget> = Api::namespaced(client.clone(), namespace);
-    let what = || format!("removing PodDisruptionBudget {namespace}/{name}");
-    match api.get_opt(&name).await.map_err(Error::api(what()))? {
-        Some(budget) => gone_or_done(api.delete(&name, &only(budget.metadata.uid)).await, what()),
-        None => Ok(()),
-    }
+    let deleted = api.delete(&name, &only(Some(uid))).await;
+    gone_or_done(deleted, format!("removing PodDisruptionBudget {namespace}/{name}"))
 }
 
 /// Does one step.

@@ -15,6 +15,8 @@ use ConditionType::{Degraded, Progressing, QuorumHealthy, Ready, Upgradeable};
 
 /// The remedy of what needs none.
 const NOTHING: &str = "Nothing.";
+/// The longest that is told of what is so, in characters: the remedy is to fit behind it.
+const WHAT_CHARS_MAX: usize = 768;
 
 /// How the nodes stand together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,25 @@ pub fn invalid(errors: &[FieldError]) -> Vec<Finding> {
     vec![finding(Progressing, False), finding(Degraded, True), finding(Upgradeable, False)]
 }
 
+/// The conditions of a cluster that could not even be looked at.
+#[must_use]
+pub fn refused(cluster: &str, what: &str) -> Vec<Finding> {
+    let refused = Reason::Refused;
+    [(Progressing, True), (Degraded, True), (Upgradeable, False)]
+        .map(|(condition, status)| finding(cluster, condition, status, refused, what))
+        .into()
+}
+
+fn finding(cluster: &str, condition: ConditionType, status: ConditionStatus, reason: Reason, what: &str) -> Finding {
+    let told = if what.is_empty() { reason.meaning() } else { what }.trim_end_matches('.');
+    let told: String = told.chars().take(WHAT_CHARS_MAX).collect();
+    let mut message = format!("{cluster}: {told}");
+    if reason.remedy() != NOTHING {
+        message = format!("{message}. {}", reason.remedy());
+    }
+    Finding { condition, status, reason, message }
+}
+
 /// Healthy members of a membership that vote.
 pub(super) fn healthy_voters(membership: &Membership) -> usize {
     membership.voters().filter(|voter| voter.healthy()).count()
@@ -79,12 +100,12 @@ struct View<'a> {
 
 impl View<'_> {
     fn finding(&self, condition: ConditionType, status: ConditionStatus, reason: Reason, what: &str) -> Finding {
-        let told = if what.is_empty() { reason.meaning().trim_end_matches('.') } else { what };
-        let mut message = format!("{}: {told}", self.wanted.names.cluster());
-        if reason.remedy() != NOTHING {
-            message = format!("{message}. {}", reason.remedy());
-        }
-        Finding { condition, status, reason, message }
+        finding(&self.wanted.names.cluster(), condition, status, reason, what)
+    }
+
+    /// What the API server refuses, while it is asked for anything.
+    fn refused(&self) -> Option<&str> {
+        self.seen.refused.as_deref().filter(|_| self.plan.pods.is_some())
     }
 
     fn waits_for(&self) -> String {
@@ -98,7 +119,7 @@ impl View<'_> {
         }
         match self.quorum {
             Quorum::Unfounded => match self.plan.reason {
-                reason @ (Reason::ForeignClaims | Reason::FounderLost) => {
+                reason @ (Reason::ForeignClaims | Reason::FounderLost | Reason::NotOurs) => {
                     self.finding(Ready, False, reason, &waits_for)
                 }
                 _ => self.finding(Ready, False, Reason::Founding, &waits_for),
@@ -117,6 +138,9 @@ impl View<'_> {
     }
 
     fn progressing(&self) -> Finding {
+        if let Some(what) = self.refused() {
+            return self.finding(Progressing, True, Reason::Refused, what);
+        }
         let reason = self.plan.reason;
         let status = if reason.conditions().contains(&(Progressing, True)) { True } else { False };
         self.finding(Progressing, status, reason, &self.waits_for())
@@ -124,8 +148,11 @@ impl View<'_> {
 
     fn degraded(&self) -> Finding {
         let reason = self.plan.reason;
-        if matches!(reason, Reason::ForeignClaims | Reason::FounderLost) {
+        if matches!(reason, Reason::ForeignClaims | Reason::FounderLost | Reason::NotOurs) {
             return self.finding(Degraded, True, reason, &self.waits_for());
+        }
+        if let Some(what) = self.refused() {
+            return self.finding(Degraded, True, Reason::Refused, what);
         }
         match self.quorum {
             Quorum::Lost => return self.finding(Degraded, True, Reason::QuorumLost, &self.missing_voters()),
@@ -158,6 +185,9 @@ impl View<'_> {
     }
 
     fn upgradeable(&self) -> Finding {
+        if let Some(what) = self.refused() {
+            return self.finding(Upgradeable, False, Reason::Refused, what);
+        }
         let busy = self.plan.reason;
         if busy != Reason::Steady && busy.conditions().contains(&(Upgradeable, False)) {
             return self.finding(Upgradeable, False, busy, &self.waits_for());

@@ -1,14 +1,15 @@
 //! A `RateLimitCluster`, stage by stage. Each is a file; but for `observe`, `apply` and `reconcile` each is pure: no client,
 //! no clock, no randomness.
 //!
-//! 1. [`observe`] reads everything there is (client), and [`observed`] makes the planner's view of it;
+//! 1. [`observe`] reads everything there is (client), [`ownership`] says whose it is, and [`observed`] makes the planner's
+//!    view of it;
 //! 2. [`validate`] makes [`Wanted`] of the spec, or says what is wrong with it;
 //! 3. [`mod@plan`] compares the two: one operation at a time, and its next [`Step`];
 //! 4. [`status`] tells of it, with the conditions of [`findings`]; it is written before anything is done;
 //! 5. [`build`] makes the objects of the cluster's present size; it cannot fail;
 //! 6. [`apply`] brings objects and step about (client).
 //!
-//! `reconcile` goes through them; [`pulse`] says when nodes, of which no watch tells, make it worth to look again.
+//! `reconcile` goes through them, and `refusals` says what of its failures is told; [`pulse`] says when nodes, of which no watch tells, make it worth to look again.
 //!
 //! The membership belongs to the nodes' autopilot. The operator writes intents, and does what only Kubernetes can: pods,
 //! claims, rollouts.
@@ -19,9 +20,11 @@ pub mod findings;
 pub mod names;
 pub mod observe;
 pub mod observed;
+pub mod ownership;
 pub mod plan;
 pub mod pulse;
 mod reconcile;
+mod refusals;
 pub mod status;
 pub mod validate;
 

@@ -1,15 +1,22 @@
 //! Reads everything there is of one cluster: its objects from the API server, never from a cache, and what its nodes say.
 
+use std::fmt::Debug;
+
 use futures::future::join_all;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
 use quorate_crds::api::ClusterAnswer;
-use quorate_crds::cluster_status::Operation;
+use quorate_crds::cluster_status::RateLimitClusterStatus;
+use serde::de::DeserializeOwned;
 
 use super::observed::{self, Observed, Read};
+use super::ownership::{InTheWay, Whose, whose};
 use super::validate::Wanted;
 use crate::error::Error;
 use crate::limiter::{Limiters, Target};
@@ -25,14 +32,18 @@ pub struct Look {
     pub claims: Vec<PersistentVolumeClaim>,
     /// Its founding.
     pub founding: Option<ConfigMap>,
+    /// Its other objects that are there: kind, name, and uid.
+    pub others: Vec<(&'static str, String, Option<String>)>,
+    /// What is not its own and stands where an object of its own should.
+    pub in_the_way: Option<InTheWay>,
     /// What the pods answered to `GET /v1/cluster`; who did not answer is not there.
     pub answers: Vec<(String, ClusterAnswer)>,
 }
 
 impl Look {
-    /// The planner's view of it.
+    /// The planner's view of it, with what the status has told before.
     #[must_use]
-    pub fn observed(&self, wanted: &Wanted, operation: Option<&Operation>) -> Observed {
+    pub fn observed(&self, wanted: &Wanted, before: &RateLimitClusterStatus) -> Observed {
         let answers: Vec<_> = self.answers.iter().map(|(pod, answer)| (pod.as_str(), answer)).collect();
         let read = Read {
             uid: &wanted.uid,
@@ -41,7 +52,8 @@ impl Look {
             claims: &self.claims,
             founding: self.founding.as_ref(),
             answers: &answers,
-            operation,
+            in_the_way: self.in_the_way.as_ref(),
+            operation: before.operation.as_ref(),
         };
         Observed::new(&wanted.names, &read)
     }
@@ -52,6 +64,13 @@ impl Look {
         observed::leading(self.answers.iter().map(|(_, answer)| answer))
     }
 
+    /// The uid of the cluster's object of this kind and name; `None` if there is none.
+    #[must_use]
+    pub fn uid_of(&self, kind: &str, name: &str) -> Option<String> {
+        let (.., uid) = self.others.iter().find(|other| (other.0, other.1.as_str()) == (kind, name))?;
+        uid.clone()
+    }
+
     /// Where the node with this id is reached.
     #[must_use]
     pub fn target_of(&self, id: u64) -> Option<Target> {
@@ -60,10 +79,10 @@ impl Look {
     }
 }
 
-/// Reads it.
+/// Reads it. What is there of a cluster of this name that was deleted is not looked at any closer.
 ///
 /// # Errors
-/// When the API server does not answer, or an object of that name belongs to somebody else.
+/// When the API server does not answer.
 pub async fn look(client: &Client, limiters: &Limiters, wanted: &Wanted) -> Result<Look, Error> {
     let namespace = &wanted.namespace;
     let names = &wanted.names;
@@ -73,33 +92,82 @@ pub async fn look(client: &Client, limiters: &Limiters, wanted: &Wanted) -> Resu
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let (set, founding) = (names.cluster(), names.founding());
-    let (stateful_set, founding, claims, pods) = tokio::try_join!(
+    let (set, peers, map) = (names.cluster(), names.peers(), names.founding());
+    let (stateful_set, founding, claims, pods, others) = tokio::try_join!(
         async { sets.get_opt(&set).await.map_err(Error::api(format!("reading StatefulSet {namespace}/{set}"))) },
-        async {
-            maps.get_opt(&founding).await.map_err(Error::api(format!("reading ConfigMap {namespace}/{founding}")))
-        },
+        async { maps.get_opt(&map).await.map_err(Error::api(format!("reading ConfigMap {namespace}/{map}"))) },
         async { claims.list(&selected).await.map_err(Error::api(format!("listing claims in {namespace}"))) },
         async { pods.list(&selected).await.map_err(Error::api(format!("listing pods in {namespace}"))) },
+        Box::pin(async {
+            tokio::try_join!(
+                metadata::<Service>(client, namespace, &set),
+                metadata::<Service>(client, namespace, &peers),
+                metadata::<NetworkPolicy>(client, namespace, &set),
+                metadata::<PodDisruptionBudget>(client, namespace, &set),
+            )
+        }),
     )?;
-    for (kind, metadata) in [
-        ("StatefulSet", stateful_set.as_ref().map(|set| &set.metadata)),
-        ("ConfigMap", founding.as_ref().map(|map| &map.metadata)),
-    ] {
-        if let Some(metadata) = metadata.filter(|metadata| !is_ours(metadata, &wanted.uid)) {
-            let name = metadata.name.clone().unwrap_or_default();
-            return Err(Error::NotOurs { what: format!("{kind} {namespace}/{name}") });
-        }
+    let (service, headless, network_policy, budget) = others;
+    // A single pod has no budget, so somebody else's is none of its business.
+    let set_pods = stateful_set.as_ref().and_then(|set| set.spec.replicas).unwrap_or(0);
+    let budgets = if wanted.replicas > 1 || set_pods > 1 { budget.clone() } else { None };
+    let in_the_way = in_the_way(
+        wanted,
+        [
+            ("StatefulSet", stateful_set.as_ref().map(|set| &set.metadata)),
+            ("ConfigMap", founding.as_ref().map(|map| &map.metadata)),
+            ("Service", service.as_ref()),
+            ("Service", headless.as_ref()),
+            ("NetworkPolicy", network_policy.as_ref()),
+            ("PodDisruptionBudget", budgets.as_ref()),
+        ],
+    );
+    if in_the_way.as_ref().is_some_and(|object| object.whose == Whose::Predecessor) {
+        return Ok(Look { in_the_way, ..Look::default() });
     }
+    let is_ours = |metadata: &ObjectMeta| whose(wanted, metadata) == Whose::Ours;
+    let others = [
+        ("Service", service),
+        ("Service", headless),
+        ("NetworkPolicy", network_policy),
+        ("PodDisruptionBudget", budget),
+        ("StatefulSet", stateful_set.as_ref().map(|set| set.metadata.clone())),
+    ];
+    let others = others.into_iter().filter_map(|(kind, metadata)| {
+        let metadata = metadata.filter(is_ours)?;
+        Some((kind, metadata.name?, metadata.uid))
+    });
     let answers = ask(limiters, &pods.items).await;
-    Ok(Look { stateful_set, pods: pods.items, claims: claims.items, founding, answers })
+    Ok(Look {
+        others: others.collect(),
+        stateful_set: stateful_set.filter(|set| is_ours(&set.metadata)),
+        pods: pods.items,
+        claims: claims.items,
+        founding: founding.filter(|map| is_ours(&map.metadata)),
+        in_the_way,
+        answers,
+    })
 }
 
-/// Whether this cluster controls the object. One that was deleted and created again under its name meets the objects of
-/// the one before until they are gone.
-fn is_ours(metadata: &ObjectMeta, uid: &str) -> bool {
-    let mut owners = metadata.owner_references.iter().flatten();
-    owners.any(|owner| owner.controller == Some(true) && owner.uid == uid)
+/// Whose it is, is all that matters of it.
+async fn metadata<K>(client: &Client, namespace: &str, name: &str) -> Result<Option<ObjectMeta>, Error>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let found = api.get_metadata_opt(name).await;
+    let found = found.map_err(Error::api(format!("reading {} {namespace}/{name}", K::kind(&()))))?;
+    Ok(found.map(|found| found.metadata))
+}
+
+/// The first that is somebody else's; else the first of a cluster of this name that was deleted, which goes by itself.
+fn in_the_way<const N: usize>(wanted: &Wanted, found: [(&str, Option<&ObjectMeta>); N]) -> Option<InTheWay> {
+    let others = found.into_iter().filter_map(|(kind, metadata)| {
+        let (name, whose) = (metadata?.name.as_deref().unwrap_or_default(), whose(wanted, metadata?));
+        Some(InTheWay { what: format!("{kind} {}/{name}", wanted.namespace), whose })
+    });
+    let rank = |object: &InTheWay| u8::from(object.whose != Whose::Foreign);
+    others.filter(|object| object.whose != Whose::Ours).min_by_key(rank)
 }
 
 /// Asks all pods at once, so that one that does not answer costs no more than its own deadline.

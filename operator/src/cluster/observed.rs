@@ -9,6 +9,7 @@ use quorate_crds::api::{ClusterAnswer, HexId, MemberAnswer, Role};
 use quorate_crds::cluster_status::{Operation, OperationKind};
 
 use super::names::{CLUSTER_ID_ANNOTATION, FOUNDING_ADOPTED_KEY, FOUNDING_MEMBERS_KEY, Names, TEMPLATE_ANNOTATION};
+use super::ownership::InTheWay;
 use super::plan::InFlight;
 
 /// A member this many log entries behind its leader still counts as caught up.
@@ -29,6 +30,8 @@ pub struct Read<'a> {
     pub founding: Option<&'a ConfigMap>,
     /// What the pods answered to `GET /v1/cluster`; who did not answer is not there.
     pub answers: &'a [(&'a str, &'a ClusterAnswer)],
+    /// What is not its own and stands where an object of its own should.
+    pub in_the_way: Option<&'a InTheWay>,
     /// The operation in the status.
     pub operation: Option<&'a Operation>,
 }
@@ -48,6 +51,10 @@ pub struct Observed {
     pub membership: Option<Membership>,
     /// Who votes, id to number of its pod: as the leader tells it, or without one as any node does.
     pub voters: BTreeMap<u64, usize>,
+    /// What is not its own and stands where an object of its own should.
+    pub in_the_way: Option<InTheWay>,
+    /// What the API server has against the changes that the spec asks for, in its words, as long as that lasts.
+    pub refused: Option<String>,
     /// The operation in flight.
     pub operation: Option<InFlight>,
 }
@@ -180,6 +187,8 @@ impl Observed {
             founding: read.founding.map(founding),
             membership,
             voters,
+            in_the_way: read.in_the_way.cloned(),
+            refused: None,
             operation: read.operation.and_then(|operation| in_flight(names, operation)),
         }
     }

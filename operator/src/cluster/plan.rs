@@ -13,6 +13,7 @@ use quorate_crds::cluster::RetentionPolicy;
 use quorate_crds::cluster_status::NEXT_STEPS_MAX;
 
 use super::observed::{Founding, Membership, Observed, SeenMember};
+use super::ownership::Whose;
 use super::validate::{Wanted, voters_of};
 
 mod found;
@@ -148,7 +149,7 @@ pub fn plan(wanted: &Wanted, template: &str, seen: &Observed) -> Plan {
     } else if wanted.spec.paused {
         Plan::hands_off(seen.operation, Reason::Paused)
     } else {
-        view.found().unwrap_or_else(|| view.run())
+        view.in_the_way().or_else(|| view.found()).unwrap_or_else(|| view.run())
     };
     plan.next_steps = view.outlook(&plan);
     plan
@@ -162,6 +163,19 @@ struct View<'a> {
 }
 
 impl View<'_> {
+    /// What is another's is never touched, and nothing is done beside it.
+    fn in_the_way(&self) -> Option<Plan> {
+        let object = self.seen.in_the_way.as_ref()?;
+        let what = &object.what;
+        Some(match object.whose {
+            Whose::Ours => return None,
+            Whose::Predecessor => Plan::hands_off(self.seen.operation.or(Some(InFlight::Found)), Reason::Founding)
+                .waiting(Reason::Founding, format!("{what} to go, of a cluster of this name that was deleted")),
+            Whose::Foreign => Plan::hands_off(self.seen.operation, Reason::NotOurs)
+                .waiting(Reason::NotOurs, format!("{what} to go, which is not this cluster's")),
+        })
+    }
+
     /// Once founded: goes on with the operation in flight, else begins what is most pressing.
     fn run(&self) -> Plan {
         let begun = self.seen.operation.and_then(|operation| self.go_on(operation));
@@ -410,7 +424,7 @@ impl View<'_> {
     fn outlook(&self, plan: &Plan) -> Vec<String> {
         let names = &self.wanted.names;
         let mut steps: Vec<String> = plan.step.iter().map(ToString::to_string).collect();
-        if self.wanted.deleting || self.wanted.spec.paused {
+        if self.wanted.deleting || self.wanted.spec.paused || self.seen.in_the_way.is_some() {
             return steps;
         }
         let (now, wanted) = (plan.pods.or(self.seen.replicas).unwrap_or(0), self.wanted.replicas);

@@ -20,9 +20,11 @@ use tokio::time::timeout;
 
 use super::apply::{self, FIELD_MANAGER, Outcome};
 use super::build::{Size, build, template_name};
-use super::observe::look;
+use super::observe::{Look, look};
+use super::observed::Observed;
 use super::plan::{Plan, Step, plan};
 use super::pulse::Pulse;
+use super::refusals::Refusals;
 use super::status::{self, Told};
 use super::validate::{Wanted, validate};
 use super::{CONTROLLER, findings};
@@ -49,6 +51,8 @@ pub(super) struct Shared {
     pub context: Context,
     pub backoff: Backoff<ObjectRef<Guarded>>,
     pub pulse: Pulse<ObjectRef<Guarded>>,
+    /// What the API server refused each.
+    pub refusals: Refusals<ObjectRef<Guarded>>,
     /// The step that each was refused last, and for what. That stands in the status until something else is tried: taken out
     /// and put back at each try, it would be a change to look at, and so the next try at once.
     pub refused: Mutex<HashMap<ObjectRef<Guarded>, (Step, String)>>,
@@ -56,15 +60,30 @@ pub(super) struct Shared {
 
 impl Shared {
     pub fn new(context: Context) -> Self {
-        Self { context, backoff: Backoff::default(), pulse: Pulse::default(), refused: Mutex::default() }
+        Self {
+            context,
+            backoff: Backoff::default(),
+            pulse: Pulse::default(),
+            refusals: Refusals::default(),
+            refused: Mutex::default(),
+        }
     }
 
     /// The cluster is gone.
     pub fn forget(&self, key: &ObjectRef<Guarded>) {
         self.backoff.forget(key);
         self.pulse.forget(key);
+        self.refusals.forget(key);
         lock(&self.refused).remove(key);
         self.context.metrics.forget(CLUSTER_KIND, object_name(key));
+    }
+
+    /// What is to be told of a failure. A namespace that goes is none.
+    fn failed(&self, key: &ObjectRef<Guarded>, error: &Error, generation: Option<i64>) -> Option<String> {
+        if error.is_end_of_namespace() {
+            return None;
+        }
+        self.refusals.failed(key.clone(), error, generation, Instant::now())
     }
 }
 
@@ -85,7 +104,8 @@ pub(super) async fn reconcile(cluster: Arc<Guarded>, shared: Arc<Shared>) -> Res
     match result {
         Ok(action) => {
             shared.backoff.forget(&key);
-            Ok(action)
+            // The status says so as soon as the API server takes everything again.
+            Ok(if shared.refusals.forget(&key) { Action::requeue(AFTER_STEP) } else { action })
         }
         // Nothing can be made there any more, and all that is there goes.
         Err(error) if error.is_end_of_namespace() => {
@@ -119,7 +139,7 @@ async fn look_and_step(key: &ObjectRef<Guarded>, shared: &Shared) -> Result<Acti
     };
     match found {
         Ok(cluster) => match validate(&cluster) {
-            Ok(wanted) => step(shared, key, &cluster, &wanted).await,
+            Ok(wanted) => Box::pin(step(shared, key, &cluster, &wanted)).await,
             Err(errors) => {
                 let before = cluster.status.unwrap_or_default();
                 refuse(shared, key, &cluster.metadata, &before, &errors).await
@@ -141,7 +161,7 @@ async fn refuse(
     errors: &[FieldError],
 ) -> Result<Action, Error> {
     shared.pulse.forget(key);
-    let told = status::invalid(before, metadata.generation, findings::invalid(errors), &now());
+    let told = status::blind(before, metadata.generation, findings::invalid(errors), &now());
     tell(&shared.context, metadata, before, told).await?;
     Ok(Action::await_change())
 }
@@ -155,8 +175,18 @@ async fn step(
     let Context { client, limiters, .. } = &shared.context;
     let generation = cluster.meta().generation;
     let before = cluster.status.clone().unwrap_or_default();
-    let look = look(client, limiters, wanted).await?;
-    let seen = look.observed(wanted, before.operation.as_ref());
+    let look = match look(client, limiters, wanted).await {
+        Ok(look) => look,
+        Err(error) => {
+            if let Some(what) = shared.failed(key, &error, generation) {
+                let findings = findings::refused(&key.name, &what);
+                tell(&shared.context, &cluster.metadata, &before, status::blind(&before, generation, findings, &now()))
+                    .await?;
+            }
+            return Err(error);
+        }
+    };
+    let seen = Observed { refused: shared.refusals.told(key, generation), ..look.observed(wanted, &before) };
     let mut plan = plan(wanted, &template_name(wanted), &seen);
     let refused = lock(&shared.refused).remove(key);
     if let Some((_, what)) = refused.filter(|(step, _)| plan.step.as_ref() == Some(step)) {
@@ -169,23 +199,47 @@ async fn step(
     // Before anything is done: the operation that it belongs to.
     let told = status::status(&before, generation, wanted, &look, &seen, &plan, &now());
     let before = tell(&shared.context, &cluster.metadata, &before, told).await?;
-    if let Some(pods) = plan.pods {
-        let voters = seen.membership.as_ref().map_or(seen.voters.len(), |known| known.voters().count());
-        apply::objects(client, wanted, &build(wanted, Size { pods, voters })).await?;
-    }
-    let Some(next) = &plan.step else { return Ok(Action::requeue(pause(&plan))) };
-    tracing::info!(cluster = object_name(key), operation = ?plan.operation, "{next}");
-    match apply::step(client, limiters, wanted, &look, next).await? {
-        Outcome::Done => Ok(Action::requeue(AFTER_STEP)),
-        Outcome::Refused(what) => {
+    match act(shared, key, wanted, &look, &seen, &plan).await {
+        Ok(None) => Ok(Action::requeue(pause(&plan))),
+        Ok(Some(Outcome::Done)) => Ok(Action::requeue(AFTER_STEP)),
+        Ok(Some(Outcome::Refused(what))) => {
             tracing::info!(cluster = object_name(key), "not yet: it waits for {what}");
-            lock(&shared.refused).insert(key.clone(), (next.clone(), what.clone()));
+            if let Some(step) = plan.step.clone() {
+                lock(&shared.refused).insert(key.clone(), (step, what.clone()));
+            }
             let plan = Plan { waits_for: what, ..plan };
             let told = status::status(&before, generation, wanted, &look, &seen, &plan, &now());
             tell(&shared.context, &cluster.metadata, &before, told).await?;
             Ok(Action::requeue(IN_FLIGHT))
         }
+        Err(error) => {
+            if let Some(what) = shared.failed(key, &error, generation) {
+                let seen = Observed { refused: Some(what), ..seen };
+                let told = status::status(&before, generation, wanted, &look, &seen, &plan, &now());
+                tell(&shared.context, &cluster.metadata, &before, told).await?;
+            }
+            Err(error)
+        }
     }
+}
+
+/// The objects, then the step, if there is one to do.
+async fn act(
+    shared: &Shared,
+    key: &ObjectRef<Guarded>,
+    wanted: &Wanted,
+    look: &Look,
+    seen: &Observed,
+    plan: &Plan,
+) -> Result<Option<Outcome>, Error> {
+    let Context { client, limiters, .. } = &shared.context;
+    if let Some(pods) = plan.pods {
+        let voters = seen.membership.as_ref().map_or(seen.voters.len(), |known| known.voters().count());
+        apply::objects(client, wanted, look, &build(wanted, Size { pods, voters })).await?;
+    }
+    let Some(next) = &plan.step else { return Ok(None) };
+    tracing::info!(cluster = object_name(key), operation = ?plan.operation, "{next}");
+    apply::step(client, limiters, wanted, look, next).await.map(Some)
 }
 
 fn pause(plan: &Plan) -> Duration {

@@ -76,9 +76,9 @@ pub fn status(
     Told { status, findings }
 }
 
-/// The status of a spec that cannot be read: as it was, with the conditions that say so.
+/// The status after a look that came to nothing: as it was, with the conditions that say why.
 #[must_use]
-pub fn invalid(before: &RateLimitClusterStatus, generation: Option<i64>, findings: Vec<Finding>, now: &Time) -> Told {
+pub fn blind(before: &RateLimitClusterStatus, generation: Option<i64>, findings: Vec<Finding>, now: &Time) -> Told {
     let mut status = RateLimitClusterStatus { observed_generation: generation, policies: None, ..before.clone() };
     for finding in &findings {
         set_condition(&mut status.conditions, finding, generation, now);

@@ -222,6 +222,8 @@ impl World {
                 members: self.members.iter().map(|member| self.seen_member(&names, member)).collect(),
             }),
             voters: self.members.iter().filter(|m| m.voter && someone_knows).map(|m| (m.id(), m.ordinal)).collect(),
+            in_the_way: None,
+            refused: None,
             operation: self.operation,
         }
     }
@@ -243,8 +245,9 @@ impl World {
 
     /// What the conditions say now: each of the five once, with a reason that it can bear.
     pub fn told(&self) -> Result<(), String> {
-        let (wanted, seen, plan) = (&WANTED[self.replicas / 2], self.observed(), self.plan());
-        for stalled in [false, true] {
+        let (wanted, mut seen, plan) = (&WANTED[self.replicas / 2], self.observed(), self.plan());
+        for (stalled, refused) in [(false, None), (true, None), (false, Some("no".to_owned()))] {
+            seen.refused = refused;
             let findings = findings(wanted, &seen, &plan, stalled);
             let mut conditions: Vec<_> = findings.iter().map(|finding| finding.condition).collect();
             conditions.dedup();

@@ -55,6 +55,7 @@ fn objects_and_answers_make_one_view() {
             claims: &claims,
             founding: Some(&founding),
             answers: &[("edge-0", &first)],
+            in_the_way: None,
             operation: Some(&operation),
         },
     );

@@ -53,6 +53,8 @@ fn running(pods: usize, template: &str) -> Observed {
         founding: Some(Founding::With((0..pods).map(|ordinal| (id(ordinal), name(ordinal))).collect())),
         membership: Some(Membership { leader: id(0), term: 1, members: (0..pods).map(member).collect() }),
         voters: voters(voters_of(pods)),
+        in_the_way: None,
+        refused: None,
         operation: None,
     }
 }

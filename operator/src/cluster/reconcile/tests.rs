@@ -70,7 +70,9 @@ impl Scene {
                 .change(&claim(ordinal), &json!({"metadata": {"annotations": {"quorate.dev/cluster-id": "c1"}}}));
         }
         let members = json!({"edge-0": "1", "edge-1": "2", "edge-2": "3"}).to_string();
-        let owners = json!([{"apiVersion": "v", "kind": "k", "name": "edge", "uid": "u", "controller": true}]);
+        let owners = json!([{
+            "apiVersion": API_VERSION, "kind": CLUSTER_KIND, "name": "edge", "uid": "u", "controller": true,
+        }]);
         scene.world.put(
             FOUNDING,
             json!({"metadata": {"name": "edge-founding", "ownerReferences": owners}, "data": {"members": members}}),
@@ -119,6 +121,19 @@ impl Scene {
 
     fn status(&self) -> Value {
         self.world.get(CLUSTER).unwrap()["status"].clone()
+    }
+
+    /// Events of this reason that may need a person.
+    fn warnings(&self, reason: &str) -> usize {
+        let events = self.world.list("/apis/events.k8s.io/v1/namespaces/shop/events");
+        events.iter().filter(|event| event["reason"] == reason && event["type"] == "Warning").count()
+    }
+
+    fn message(&self, kind: &str) -> String {
+        let status = self.status();
+        let conditions = status["conditions"].as_array().unwrap();
+        let found = conditions.iter().find(|condition| condition["type"] == kind).unwrap();
+        found["message"].as_str().unwrap().to_owned()
     }
 
     fn condition(&self, kind: &str) -> String {
@@ -356,8 +371,198 @@ async fn look_that_has_expired_is_an_error_and_writes_nothing() {
 async fn objects_of_a_cluster_that_was_deleted_and_created_again_are_waited_for() {
     let scene = Scene::running().await;
     scene.world.change(CLUSTER, &json!({"metadata": {"uid": "another"}}));
-    assert_eq!(scene.looks().await.unwrap_err().label(), "NotOurs");
-    assert_eq!(scene.world.writes(), [""; 0]);
+    scene.looks().await.unwrap();
+    assert_eq!(scene.world.writes(), [STATUS], "nothing is touched");
+    assert_eq!(scene.condition("Ready"), "Ready=False Founding", "whatever the pods of the one before say");
+    assert_eq!(scene.condition("Degraded"), "Degraded=False AsWanted", "it passes by itself");
+    let waits = scene.status()["operation"]["waitsFor"].as_str().unwrap().to_owned();
+    assert!(waits.starts_with("StatefulSet shop/edge to go"), "{waits}");
+}
+
+/// Every object that the operator applies: its path, and its kind.
+const APPLIED: [(&str, &str); 5] = [
+    (SET, "StatefulSet shop/edge"),
+    ("/api/v1/namespaces/shop/services/edge", "Service shop/edge"),
+    ("/api/v1/namespaces/shop/services/edge-peers", "Service shop/edge-peers"),
+    ("/apis/networking.k8s.io/v1/namespaces/shop/networkpolicies/edge", "NetworkPolicy shop/edge"),
+    (BUDGET, "PodDisruptionBudget shop/edge"),
+];
+const BUDGET: &str = "/apis/policy/v1/namespaces/shop/poddisruptionbudgets/edge";
+
+/// What somebody else has made.
+fn foreign(path: &str) -> Value {
+    json!({
+        "metadata": {"name": path.rsplit('/').next(), "namespace": NAMESPACE, "uid": "theirs"},
+        "spec": {"selector": {"matchLabels": {"app": "theirs"}}, "serviceName": "theirs", "template": {}},
+    })
+}
+
+#[tokio::test]
+async fn cluster_asked_for_whose_object_is_there_already_of_somebody_else_touches_nothing_and_says_so() {
+    for (path, what) in APPLIED {
+        let scene = Scene::asked_for().await;
+        scene.world.put(path, foreign(path));
+        let before = scene.world.get(path);
+        scene.looks().await.unwrap();
+        assert_eq!(scene.world.writes(), [STATUS], "{what}");
+        assert_eq!(scene.world.get(path), before, "{what}");
+        assert_eq!(scene.condition("Ready"), "Ready=False NotOurs");
+        assert_eq!(scene.condition("Degraded"), "Degraded=True NotOurs");
+        assert!(scene.message("Degraded").contains(&format!("{what} to go")), "{}", scene.message("Degraded"));
+        scene.looks().await.unwrap();
+        assert_eq!(scene.world.writes(), [""; 0], "and says so once");
+        scene.world.remove(path);
+        scene.looks().await.unwrap();
+        assert_eq!(scene.condition("Degraded"), "Degraded=False AsWanted", "{what}");
+        assert!(scene.world.get(path).is_some_and(|own| own["metadata"]["uid"] != "theirs"), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn running_cluster_whose_service_was_put_in_anothers_place_goes_on_telling_how_it_is() {
+    let scene = Scene::running().await;
+    let (path, _) = APPLIED[1];
+    scene.world.put(path, foreign(path));
+    scene.looks().await.unwrap();
+    assert_eq!(scene.condition("Degraded"), "Degraded=True NotOurs");
+    assert_eq!(scene.condition("Ready"), "Ready=True Serving");
+    for ordinal in 0..3 {
+        scene.world.node_says(ordinal, None);
+    }
+    scene.looks().await.unwrap();
+    assert_eq!(scene.condition("Ready"), "Ready=Unknown Unreachable");
+    assert_eq!(scene.world.get(path).unwrap()["metadata"]["uid"], "theirs");
+}
+
+#[tokio::test]
+async fn single_pod_beside_somebody_elses_budget_leaves_it_and_deletes_its_own() {
+    for (budget, left) in [(foreign(BUDGET), true), (Value::Null, false)] {
+        let scene = Scene::running().await;
+        assert!(scene.world.get(BUDGET).is_some());
+        if left {
+            scene.world.put(BUDGET, budget);
+        }
+        scene.world.change(CLUSTER, &json!({"spec": {"replicas": 1}}));
+        scene.world.change(SET, &json!({"spec": {"replicas": 1}}));
+        let mut alone = member(0);
+        alone["members"].as_array_mut().unwrap().truncate(1);
+        scene.world.node_says(0, Some(alone));
+        for ordinal in 1..3 {
+            scene.world.remove(&pod(ordinal));
+            scene.world.remove(&claim(ordinal));
+        }
+        scene.looks().await.unwrap();
+        assert_eq!(scene.condition("Degraded"), "Degraded=False AsWanted");
+        assert_eq!(scene.world.get(BUDGET).is_some(), left);
+    }
+}
+
+#[tokio::test]
+async fn own_object_changed_by_hand_is_put_right_as_that_very_object() {
+    let scene = Scene::running().await;
+    let (service, _) = APPLIED[1];
+    let uid = scene.world.get(service).unwrap()["metadata"]["uid"].clone();
+    assert!(uid.is_string());
+    scene.world.change(service, &json!({"spec": {"selector": {"app.kubernetes.io/instance": "theirs"}}}));
+    scene.looks().await.unwrap();
+    let right = scene.world.get(service).unwrap();
+    assert_eq!(right["spec"]["selector"]["app.kubernetes.io/instance"], "edge");
+    assert_eq!(right["metadata"]["uid"], uid);
+}
+
+#[tokio::test]
+async fn objects_orphaned_by_a_cluster_that_was_deleted_are_adopted_with_their_pods() {
+    let scene = Scene::running().await;
+    let paths: Vec<_> = APPLIED.iter().map(|(path, _)| *path).chain([FOUNDING]).collect();
+    for path in &paths {
+        // As the garbage collector leaves them.
+        scene.world.change(path, &json!({"metadata": {"ownerReferences": []}}));
+    }
+    let labels = Value::from_iter(wanted().names.labels());
+    scene.world.change(FOUNDING, &json!({"metadata": {"labels": labels}}));
+    scene.world.change(CLUSTER, &json!({"metadata": {"uid": "another"}, "status": null}));
+    scene.looks().await.unwrap();
+    assert_eq!(scene.condition("Ready"), "Ready=True Serving");
+    for (path, what) in APPLIED {
+        assert_eq!(scene.world.get(path).unwrap()["metadata"]["ownerReferences"][0]["uid"], "another", "{what}");
+    }
+    assert!((0..3).all(|ordinal| scene.world.get(&pod(ordinal)).is_some()), "no pod is restarted");
+}
+
+#[tokio::test]
+async fn cluster_asked_for_whose_spec_the_api_server_refuses_says_so_in_its_words_and_once() {
+    let scene = Scene::asked_for().await;
+    let refused = || failure(422, "spec.template.spec.containers[0].resources.requests: must be less than 1Gi");
+    let apply = format!("PATCH {SET}");
+    scene.world.answer_instead(&apply, 422, refused());
+    assert_eq!(scene.looks().await.unwrap_err().label(), "Invalid");
+    assert_eq!(scene.condition("Degraded"), "Degraded=True Refused");
+    assert_eq!(scene.condition("Progressing"), "Progressing=True Refused");
+    let message = scene.message("Degraded");
+    assert!(message.contains("applying StatefulSet shop/edge: spec.template.spec.containers[0]"), "{message}");
+    assert_eq!(scene.warnings("Refused"), 1);
+    scene.world.writes();
+    for _ in 0..3 {
+        scene.world.answer_instead(&apply, 422, refused());
+        scene.looks().await.unwrap_err();
+    }
+    assert!(!scene.world.writes().contains(&STATUS.to_owned()), "a status written is a reason to look");
+    assert_eq!(scene.looks().await.unwrap(), Action::requeue(AFTER_STEP), "taken at last");
+    scene.looks().await.unwrap();
+    assert_eq!(scene.condition("Degraded"), "Degraded=False AsWanted");
+    assert_eq!(scene.condition("Progressing"), "Progressing=True WaitingForPods");
+}
+
+#[tokio::test]
+async fn cluster_asked_for_whose_refused_spec_was_mended_has_that_tried_before_anything_is_told() {
+    let scene = Scene::asked_for().await;
+    scene.world.answer_instead(&format!("PATCH {SET}"), 403, failure(403, "exceeded quota"));
+    scene.looks().await.unwrap_err();
+    assert_eq!(scene.condition("Degraded"), "Degraded=True Refused");
+    scene.world.change(CLUSTER, &json!({"metadata": {"generation": 2}}));
+    scene.looks().await.unwrap();
+    assert_eq!(scene.condition("Degraded"), "Degraded=False AsWanted");
+}
+
+#[tokio::test]
+async fn cluster_asked_for_whose_api_server_hesitates_has_nothing_told_of_it() {
+    for (code, reason) in [(409, "Conflict"), (500, "InternalError"), (503, "ServiceUnavailable"), (504, "Timeout")] {
+        let scene = Scene::asked_for().await;
+        scene.world.answer_instead(&format!("PATCH {SET}"), code, failure(code, reason));
+        scene.looks().await.unwrap_err();
+        assert_eq!(scene.condition("Degraded"), "Degraded=False AsWanted", "{code}");
+        scene.looks().await.unwrap();
+        assert!(scene.world.get(SET).is_some());
+    }
+}
+
+#[tokio::test]
+async fn old_pods_whose_eviction_fails_for_long_say_so() {
+    let scene = Scene::running_on("old").await;
+    scene.comes_back(2, &template_name(&wanted()));
+    let failed = failure(500, "This pod has more than one PodDisruptionBudget");
+    let path = "POST /api/v1/namespaces/shop/pods/edge-1/eviction";
+    scene.world.answer_instead(path, 500, failed.clone());
+    scene.looks().await.unwrap_err();
+    assert_eq!(scene.condition("Degraded"), "Degraded=False AsWanted");
+    let error =
+        Error::api("evicting pod shop/edge-1")(kube::Error::Api(Box::new(serde_json::from_value(failed).unwrap())));
+    let later = Instant::now() + Duration::from_secs(31);
+    let key = ObjectRef::from_obj(&*scene.has());
+    assert!(scene.shared.refusals.failed(key, &error, Some(1), later).is_some());
+    scene.looks().await.unwrap();
+    assert_eq!(scene.condition("Degraded"), "Degraded=True Refused");
+    assert!(scene.message("Degraded").contains("evicting pod shop/edge-1: This pod has more"));
+}
+
+#[tokio::test]
+async fn running_cluster_that_must_not_be_looked_at_says_so() {
+    let scene = Scene::running().await;
+    scene.world.answer_instead("GET /api/v1/namespaces/shop/pods?", 403, failure(403, "pods is forbidden"));
+    scene.looks().await.unwrap_err();
+    assert_eq!(scene.condition("Degraded"), "Degraded=True Refused");
+    assert!(scene.message("Degraded").contains("listing pods in shop: pods is forbidden"));
+    assert_eq!(scene.condition("Ready"), "Ready=True Serving", "what was known stays");
 }
 
 #[tokio::test]

@@ -64,6 +64,8 @@ impl Seen {
             pods: (0..3).map(pod).collect(),
             claims: (0..3).map(claim).collect(),
             founding: Some(read(json!({"data": {"adopted": "c1"}}))),
+            others: Vec::new(),
+            in_the_way: None,
             answers: (0..3).map(|ordinal| (format!("edge-{ordinal}"), answer(ordinal))).collect(),
         };
         Self { wanted, look, before: RateLimitClusterStatus::default() }
@@ -83,7 +85,7 @@ impl Seen {
     }
 
     fn told_at(&self, second: i64) -> Told {
-        let seen = self.look.observed(&self.wanted, self.before.operation.as_ref());
+        let seen = self.look.observed(&self.wanted, &self.before);
         let plan = plan(&self.wanted, &template_name(&self.wanted), &seen);
         status(&self.before, Some(1), &self.wanted, &self.look, &seen, &plan, &at(second))
     }
@@ -219,7 +221,7 @@ fn cluster_with_nothing_there_yet_is_being_founded() {
 fn spec_that_cannot_be_read_leaves_the_rest_of_the_status() {
     let before = Seen::running().told_at(0).status;
     let errors = [quorate_crds::FieldError::new("spec.replicas", "4 is not odd")];
-    let told = invalid(&before, Some(2), findings::invalid(&errors), &at(1));
+    let told = blind(&before, Some(2), findings::invalid(&errors), &at(1));
     assert_eq!((told.status.leader, told.status.observed_generation), (before.leader, Some(2)));
     assert!(told.findings.iter().all(|finding| finding.message.contains("spec.replicas")));
     assert_eq!(told.status.conditions.len(), 5);
