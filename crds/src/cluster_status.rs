@@ -146,10 +146,10 @@ pub struct Operation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub pod: Option<String>,
-    /// The number of pods it began with and the one it ends with; only for the two kinds of scaling.
+    /// How many pods there are once it is done; only for the two kinds of scaling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
-    /// When it began.
+    /// When it began, or went on after `spec.paused`.
     #[schemars(schema_with = "time")]
     pub started_at: Time,
     /// What it waits for; absent while it moves.

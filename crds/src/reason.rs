@@ -154,7 +154,7 @@ reasons! {
     // RateLimitCluster: on its way
     Founding [Ready = False, Progressing = True, QuorumHealthy = False, Upgradeable = False]:
         "The pods start, and the cluster is founded once all of them are up and empty.",
-        "Wait. If it lasts, look at the pods that `status.nextSteps` names: `kubectl describe pod`.";
+        "Wait. If it lasts, look at the pod that `status.operation.waitsFor` names: `kubectl describe pod`.";
     ScalingUp [Progressing = True, Upgradeable = False]:
         "New pods start; each joins as a learner and votes once it has caught up.",
         "Wait.";
@@ -185,7 +185,7 @@ reasons! {
     Deleting [Ready = False, Progressing = True, Upgradeable = False]:
         "The cluster is being deleted.",
         "Wait.";
-    WaitingForPerson [Progressing = True]:
+    WaitingForPerson [Progressing = True, Upgradeable = False]:
         "`spec.rollout.strategy` is `Manual` and pods still run what they were made with.",
         "Delete the pods that `status.nextSteps` names, one at a time, in that order.";
 
@@ -205,15 +205,15 @@ reasons! {
     DiskLost [Degraded = True, Upgradeable = False]:
         "A pod came back with an empty disk; the leader swaps the old member for the new one.",
         "Wait. A disk is swapped after `recovery.replaceLostDiskAfter`; one an hour, unless its claim was deleted.";
-    RolloutStalled [Degraded = True, Upgradeable = False]:
+    RolloutStalled [Degraded = True]:
         "An operation took longer than `rollout.progressDeadline`.",
         "See `status.operation` and `status.nextSteps`. Putting the old spec back is safe: pods that never got ready are replaced first.";
     ForeignClaims [Ready = False, Progressing = False, Degraded = True, Upgradeable = False]:
         "The claims hold the data of more than one cluster; nothing is touched.",
         "Delete the claims whose data is not needed (annotation quorate.dev/cluster-id), or use another name.";
-    FounderLost [Ready = False, Progressing = True, Degraded = True, Upgradeable = False]:
-        "The founding names a node whose disk is not there any more, and no node has data.",
-        "There is nothing left to save: delete the cluster with its claims, and create it again.";
+    FounderLost [Ready = False, QuorumHealthy = False, Progressing = True, Degraded = True, Upgradeable = False]:
+        "The disks that the cluster was on are not there any more, and no node has its data.",
+        "There is nothing left to save: delete the cluster with its claims, and its ConfigMap `NAME-founding` if that stays; create it again.";
     NotOurs [Ready = False, Progressing = False, Degraded = True, Upgradeable = False]:
         "An object that is not this cluster's has a name that the cluster needs; the operator leaves it, and all else, as it is.",
         "Delete the object that the message names, or use another name for the cluster.";

@@ -179,6 +179,9 @@ impl View<'_> {
             Quorum::Met => self.finding(QuorumHealthy, True, Reason::QuorumMet, ""),
             Quorum::Lost => self.finding(QuorumHealthy, False, Reason::QuorumLost, &self.missing_voters()),
             Quorum::NoLeader => self.finding(QuorumHealthy, False, Reason::NoLeader, ""),
+            Quorum::Unfounded if self.plan.reason == Reason::FounderLost => {
+                self.finding(QuorumHealthy, False, Reason::FounderLost, &self.waits_for())
+            }
             Quorum::Unfounded => self.finding(QuorumHealthy, False, Reason::Founding, "it is not founded yet"),
             Quorum::Unknown => self.finding(QuorumHealthy, Unknown, Reason::Unreachable, ""),
         }
@@ -209,16 +212,22 @@ impl View<'_> {
         if let Some(reason) = in_flight {
             return self.finding(Upgradeable, False, reason, "");
         }
-        match self
-            .lost_disk()
-            .map(|pod| (Reason::DiskLost, pod))
-            .or(self.any_sick().map(|p| (Reason::MemberUnhealthy, p)))
-        {
-            Some((reason, pod)) => {
-                self.finding(Upgradeable, False, reason, &format!("pod {pod} is not a healthy member"))
-            }
-            None => self.finding(Upgradeable, True, Reason::SameVersion, "every member is healthy"),
+        let lost = self.lost_disk().map(|pod| (Reason::DiskLost, pod));
+        if let Some((reason, pod)) = lost.or(self.any_sick().map(|pod| (Reason::MemberUnhealthy, pod))) {
+            return self.finding(Upgradeable, False, reason, &format!("pod {pod} is not a healthy member"));
         }
+        let versions: Vec<_> = self.versions().into_iter().collect();
+        if versions.len() > 1 {
+            let what = format!("members run {}", versions.join(" and "));
+            return self.finding(Upgradeable, False, Reason::RollingOut, &what);
+        }
+        self.finding(Upgradeable, True, Reason::SameVersion, "every member is healthy")
+    }
+
+    /// The versions that members run, as far as they are known.
+    fn versions(&self) -> BTreeSet<&str> {
+        let members = self.seen.membership.iter().flat_map(|membership| &membership.members);
+        members.filter_map(|member| member.version.as_deref()).collect()
     }
 
     /// The voters nobody hears, or as much as is known of them.

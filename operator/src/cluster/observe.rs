@@ -53,6 +53,7 @@ impl Look {
             founding: self.founding.as_ref(),
             answers: &answers,
             in_the_way: self.in_the_way.as_ref(),
+            was_founded: before.cluster_id.is_some(),
             operation: before.operation.as_ref(),
         };
         Observed::new(&wanted.names, &read)

@@ -32,6 +32,8 @@ pub struct Read<'a> {
     pub answers: &'a [(&'a str, &'a ClusterAnswer)],
     /// What is not its own and stands where an object of its own should.
     pub in_the_way: Option<&'a InTheWay>,
+    /// The status has told the cluster's id before.
+    pub was_founded: bool,
     /// The operation in the status.
     pub operation: Option<&'a Operation>,
 }
@@ -55,6 +57,8 @@ pub struct Observed {
     pub in_the_way: Option<InTheWay>,
     /// What the API server has against the changes that the spec asks for, in its words, as long as that lasts.
     pub refused: Option<String>,
+    /// Nodes have told the cluster's id before, whether or not any does now.
+    pub was_founded: bool,
     /// The operation in flight.
     pub operation: Option<InFlight>,
 }
@@ -133,6 +137,8 @@ pub struct SeenMember {
     pub reachable: bool,
     /// Whether it is at most [`LAG_MAX`] entries behind.
     pub caught_up: bool,
+    /// The version of its program, if that is known.
+    pub version: Option<String>,
 }
 
 impl SeenMember {
@@ -189,6 +195,7 @@ impl Observed {
             voters,
             in_the_way: read.in_the_way.cloned(),
             refused: None,
+            was_founded: read.was_founded,
             operation: read.operation.and_then(|operation| in_flight(names, operation)),
         }
     }
@@ -276,6 +283,7 @@ fn membership(answers: &[(&str, &ClusterAnswer)]) -> Option<Membership> {
         voter: member.role == Role::Voter,
         reachable: member.reachable,
         caught_up: is_caught_up(member),
+        version: member.version.clone(),
     });
     Some(Membership { leader: answer.node.0, term: answer.term, members: members.collect() })
 }

@@ -368,7 +368,12 @@ impl View<'_> {
     fn steady(&self) -> Plan {
         let plan = Plan::of(None, self.pods(), Reason::Steady);
         if self.seen.membership.is_none() {
-            return plan.waiting(Reason::NoLeader, "a leader");
+            // Nobody is up yet who could say that there is none.
+            let is_silent = |pod: &usize| self.seen.pods.get(pod).is_none_or(|pod| pod.node.is_none());
+            return match (0..self.pods()).find(is_silent).filter(|_| self.seen.voters.is_empty()) {
+                Some(pod) => self.waits_for_pod(plan, pod),
+                None => plan.waiting(Reason::NoLeader, "a leader"),
+            };
         }
         match (0..self.pods()).find(|pod| !self.is_healthy(*pod)) {
             Some(pod) => self.waits_for_pod(plan, pod),

@@ -7,6 +7,7 @@ use quorate_crds::cluster_status::{
     MEMBERS_MAX, MemberStatus, Operation, OperationKind, RateLimitClusterStatus, VersionStatus, Voters,
 };
 use quorate_crds::conditions::{Finding, set_condition};
+use quorate_crds::{ConditionType, Reason};
 
 use super::findings;
 use super::observe::Look;
@@ -40,7 +41,9 @@ pub fn status(
     let operation = plan.operation.map(|in_flight| operation(before, wanted, plan, in_flight, now));
     let deadline = std::time::Duration::from_nanos(wanted.spec.rollout.progress_deadline.as_nanos());
     let stalled = operation.as_ref().is_some_and(|operation| {
-        now.0.duration_since(operation.started_at.0).unsigned_abs() > deadline && now.0 > operation.started_at.0
+        !wanted.spec.paused
+            && now.0.duration_since(operation.started_at.0).unsigned_abs() > deadline
+            && now.0 > operation.started_at.0
     });
     let findings = findings::findings(wanted, seen, plan, stalled);
     let mut conditions = before.conditions.clone();
@@ -103,9 +106,16 @@ fn operation(
     };
     let begun = before.operation.as_ref().filter(|before| before.kind == kind && before.pod == pod);
     let replicas = replicas.or_else(|| begun.and_then(|begun| begun.replicas));
-    let started_at = begun.map_or_else(|| now.clone(), |begun| begun.started_at.clone());
+    // Time that it was paused for is not time that it took.
+    let goes_on_only_now = plan.reason != Reason::Paused && was_paused(before);
+    let started_at = begun.filter(|_| !goes_on_only_now).map_or_else(|| now.clone(), |begun| begun.started_at.clone());
     let waits_for = Some(cut(&plan.waits_for)).filter(|what| !what.is_empty());
     Operation { kind, pod, replicas, started_at, waits_for }
+}
+
+fn was_paused(before: &RateLimitClusterStatus) -> bool {
+    let (progressing, paused) = (ConditionType::Progressing.as_str(), Reason::Paused.as_str());
+    before.conditions.iter().any(|condition| condition.type_ == progressing && condition.reason == paused)
 }
 
 /// As the leader counts them; without one, those that answer.

@@ -92,6 +92,8 @@ pub struct World {
     members: Vec<Member>,
     founding: Option<Vec<u64>>,
     founded: bool,
+    /// The status tells the cluster's id.
+    told_founded: bool,
     operation: Option<InFlight>,
 }
 
@@ -111,6 +113,7 @@ impl World {
             members: Vec::new(),
             founding: None,
             founded: false,
+            told_founded: false,
             operation: None,
         }
     }
@@ -224,6 +227,7 @@ impl World {
             voters: self.members.iter().filter(|m| m.voter && someone_knows).map(|m| (m.id(), m.ordinal)).collect(),
             in_the_way: None,
             refused: None,
+            was_founded: self.told_founded,
             operation: self.operation,
         }
     }
@@ -236,6 +240,7 @@ impl World {
             voter: member.voter,
             reachable: healthy,
             caught_up: healthy,
+            version: None,
         }
     }
 
@@ -341,8 +346,9 @@ impl World {
     fn operator(&self) -> Result<Self, String> {
         let plan = self.plan();
         let mut world = self.clone();
-        if plan.operation != self.operation {
-            world.operation = plan.operation;
+        let told_founded = self.told_founded || self.observed().cluster_id().is_some();
+        if (plan.operation, told_founded) != (self.operation, self.told_founded) {
+            (world.operation, world.told_founded) = (plan.operation, told_founded);
             return Ok(world);
         }
         if let Some(pods) = plan.pods

@@ -56,6 +56,7 @@ fn objects_and_answers_make_one_view() {
             founding: Some(&founding),
             answers: &[("edge-0", &first)],
             in_the_way: None,
+            was_founded: true,
             operation: Some(&operation),
         },
     );

@@ -19,16 +19,40 @@ impl View<'_> {
         }
         match &self.seen.founding {
             None => Some(self.gather()),
-            Some(Founding::With(members)) if self.seen.cluster_id().is_none() && self.seen.membership.is_none() => {
-                Some(self.bootstrap(members))
-            }
             Some(Founding::Unreadable) => {
                 let what = format!("ConfigMap {} to say who founds the cluster", self.wanted.names.founding());
                 let plan = Plan::hands_off(self.seen.operation, Reason::FounderLost);
                 Some(plan.waiting(Reason::FounderLost, what))
             }
+            Some(how) if self.seen.cluster_id().is_none() && self.seen.membership.is_none() => match how {
+                Founding::With(members) if !self.seen.was_founded => Some(self.bootstrap(members)),
+                // Asked again, the very disks that were to found it are none the worse.
+                Founding::With(members) if self.is_all_empty() && self.are_there(members) => {
+                    Some(self.bootstrap(members))
+                }
+                _ if self.is_all_empty() => {
+                    let plan = Plan::of(self.seen.operation, self.pods(), Reason::FounderLost);
+                    Some(plan.waiting(Reason::FounderLost, "the cluster's data; every pod has an empty disk"))
+                }
+                // It is founded, and nobody answers who could say so: what is in flight goes on.
+                _ => None,
+            },
             Some(_) => None,
         }
+    }
+
+    /// Every pod there should be answers, and none has ever belonged to a cluster.
+    fn is_all_empty(&self) -> bool {
+        (0..self.pods()).all(|ordinal| {
+            let node = self.seen.pods.get(&ordinal).filter(|pod| !pod.terminating).and_then(|pod| pod.node.as_ref());
+            node.is_some_and(|node| node.cluster.is_none())
+        })
+    }
+
+    /// The pods of all founders are there, on whatever disks.
+    fn are_there(&self, founders: &BTreeMap<u64, String>) -> bool {
+        let mut ordinals = founders.values().map(|name| self.wanted.names.ordinal_of_pod(name));
+        ordinals.all(|ordinal| ordinal.is_some_and(|ordinal| self.seen.pods.contains_key(&ordinal)))
     }
 
     /// All ids of clusters whose data is there.
@@ -77,7 +101,8 @@ impl View<'_> {
     fn bootstrap(&self, members: &BTreeMap<u64, String>) -> Plan {
         // Never fewer than there are: the cluster may have grown since, and just not answer.
         let pods = self.seen.replicas.unwrap_or(0).max(members.len());
-        let plan = Plan::of(Some(InFlight::Found), pods, Reason::Founding);
+        let operation = if self.seen.was_founded { self.seen.operation } else { Some(InFlight::Found) };
+        let plan = Plan::of(operation, pods, Reason::Founding);
         let mut founders = BTreeMap::new();
         for (id, name) in members {
             let Some(ordinal) = self.wanted.names.ordinal_of_pod(name) else {

@@ -38,6 +38,7 @@ fn running(pods: usize, template: &str) -> Observed {
         voter: ordinal < voters_of(pods),
         reachable: true,
         caught_up: true,
+        version: None,
     };
     Observed {
         replicas: Some(pods),
@@ -55,6 +56,7 @@ fn running(pods: usize, template: &str) -> Observed {
         voters: voters(voters_of(pods)),
         in_the_way: None,
         refused: None,
+        was_founded: true,
         operation: None,
     }
 }
@@ -76,7 +78,7 @@ fn starting(pods: usize) -> Observed {
     for claim in seen.claims.values_mut() {
         claim.cluster = None;
     }
-    Observed { founding: None, membership: None, voters: BTreeMap::new(), ..seen }
+    Observed { founding: None, membership: None, voters: BTreeMap::new(), was_founded: false, ..seen }
 }
 
 fn pod(seen: &mut Observed, ordinal: usize) -> &mut SeenPod {
@@ -132,6 +134,52 @@ fn founding_with_a_disk_that_is_gone_tells_so_and_founds_nothing() {
     let plan = plan(&three(), NEW, &seen);
     assert_eq!((plan.step, plan.reason), (None, Reason::FounderLost));
     assert!(plan.waits_for.contains("edge-2"), "{}", plan.waits_for);
+}
+
+#[test]
+fn cluster_that_was_there_before_and_whose_disks_are_all_empty_now_says_so() {
+    for (founding, was_founded) in [
+        (Founding::Adopted("c1".to_owned()), false),
+        (Founding::Adopted("c1".to_owned()), true),
+        (Founding::With(BTreeMap::from([(99, "edge-0".to_owned())])), true),
+    ] {
+        let seen = Observed { founding: Some(founding), was_founded, ..starting(3) };
+        let planned = plan(&three(), NEW, &seen);
+        assert_eq!((planned.step, planned.reason, planned.operation), (None, Reason::FounderLost, None));
+        let mut late = seen;
+        pod(&mut late, 2).node = None;
+        let planned = plan(&three(), NEW, &late);
+        assert_eq!((planned.reason, planned.operation), (Reason::WaitingForPods, None), "it may have the data");
+    }
+}
+
+#[test]
+fn founded_cluster_of_which_no_node_answers_goes_on_with_what_is_in_flight() {
+    let quiet = |pods, operation| {
+        let mut seen = running(pods, OLD);
+        (0..pods).for_each(|ordinal| pod(&mut seen, ordinal).node = None);
+        Observed { membership: None, voters: BTreeMap::new(), operation, ..seen }
+    };
+    for operation in [Some(InFlight::ReplacePod(0)), Some(InFlight::ScaleDown(2)), Some(InFlight::ScaleUp), None] {
+        let planned = plan(&wanted(&json!({"replicas": 1})), OLD, &quiet(3, operation));
+        assert_ne!(planned.operation, Some(InFlight::Found), "{operation:?}");
+        assert_eq!(planned.pods, Some(3));
+    }
+    // Of three founders one is left, which is rolled.
+    let mut seen = quiet(1, Some(InFlight::ReplacePod(0)));
+    seen.founding = running(3, OLD).founding;
+    pod(&mut seen, 0).template = NEW.to_owned();
+    let planned = plan(&wanted(&json!({"replicas": 1})), NEW, &seen);
+    assert_eq!((planned.operation, planned.pods), (Some(InFlight::ReplacePod(0)), Some(1)), "no others come back");
+    assert_eq!(planned.waits_for, "pod edge-0 to start");
+}
+
+#[test]
+fn founders_that_are_asked_again_are_the_very_same() {
+    let mut seen = Observed { founding: running(3, NEW).founding, was_founded: true, ..starting(3) };
+    assert!(matches!(plan(&three(), NEW, &seen).step, Some(Step::Bootstrap { .. })));
+    pod(&mut seen, 1).node.as_mut().unwrap().id = 99;
+    assert_eq!(plan(&three(), NEW, &seen).reason, Reason::FounderLost);
 }
 
 #[test]

@@ -177,6 +177,59 @@ fn member_that_is_being_replaced_does_not_degrade() {
 }
 
 #[test]
+fn operation_that_was_paused_stalls_neither_then_nor_when_it_goes_on() {
+    let mut seen = Seen::running();
+    seen.look.pods[2].metadata.deletion_timestamp = Some(at(0));
+    seen.before.operation = Some(Operation {
+        kind: OperationKind::ReplacePod,
+        pod: Some("edge-2".to_owned()),
+        replicas: None,
+        started_at: at(0),
+        waits_for: None,
+    });
+    let stalls = |told: &Told| told.findings.iter().any(|finding| finding.reason == Reason::RolloutStalled);
+    seen.wanted.spec.paused = true;
+    let told = seen.told_at(5000);
+    assert!(!stalls(&told));
+    assert_eq!(told.status.operation.as_ref().unwrap().started_at, at(0));
+    seen.before = told.status;
+    seen.wanted.spec.paused = false;
+    let told = seen.told_at(6000);
+    assert!(!stalls(&told));
+    assert_eq!(told.status.operation.as_ref().unwrap().started_at, at(6000));
+    seen.before = told.status;
+    assert_eq!(seen.told_at(6300).status.operation.unwrap().started_at, at(6000));
+    assert!(stalls(&seen.told_at(6601)));
+}
+
+#[test]
+fn members_of_several_versions_are_not_called_the_same() {
+    let mut seen = Seen::running();
+    seen.leader().members[2].version = Some("0.2.0".to_owned());
+    assert!(seen.says().contains(&(Upgradeable, ConditionStatus::False, Reason::RollingOut)));
+    seen.leader().members[2].version = None;
+    assert!(seen.says().contains(&(Upgradeable, ConditionStatus::True, Reason::SameVersion)), "one does not say");
+}
+
+#[test]
+fn adopted_cluster_without_its_data_is_not_called_founding() {
+    let mut seen = Seen::running();
+    for (_, answer) in &mut seen.look.answers {
+        (answer.leader, answer.cluster_id) = (None, String::new());
+        answer.members.clear();
+    }
+    for claim in &mut seen.look.claims {
+        claim.metadata.annotations = None;
+    }
+    let says = seen.says();
+    for (condition, status) in
+        [(Ready, ConditionStatus::False), (Degraded, ConditionStatus::True), (QuorumHealthy, ConditionStatus::False)]
+    {
+        assert!(says.contains(&(condition, status, Reason::FounderLost)), "{says:?}");
+    }
+}
+
+#[test]
 fn no_leader_with_a_majority_answering_is_told_from_a_lost_quorum() {
     let electing = Seen::running().leaderless(&[1]);
     assert!(electing.says().contains(&(Ready, ConditionStatus::False, Reason::NoLeader)));
