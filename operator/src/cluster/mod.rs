@@ -9,7 +9,7 @@
 //! 5. [`build`] makes the objects of the cluster's present size; it cannot fail;
 //! 6. [`apply`] brings objects and step about (client).
 //!
-//! `reconcile` goes through them, and `refusals` says what of its failures is told; [`pulse`] says when nodes, of which no watch tells, make it worth to look again.
+//! `reconcile` goes through them, `refusals` says what of its failures is told, `pace` when to look again; [`pulse`] says when nodes, of which no watch tells, make it worth to look again.
 //!
 //! The membership belongs to the nodes' autopilot. The operator writes intents, and does what only Kubernetes can: pods,
 //! claims, rollouts.
@@ -21,6 +21,7 @@ pub mod names;
 pub mod observe;
 pub mod observed;
 pub mod ownership;
+mod pace;
 pub mod plan;
 pub mod pulse;
 mod reconcile;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::iter;
-use quorate_crds::api::ClusterAnswer;
+use quorate_crds::api::{ClusterAnswer, MemberAnswer, Role};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::observed::is_caught_up;
@@ -34,13 +34,14 @@ struct Patient {
 struct Signs {
     leader: Option<u64>,
     term: u64,
-    /// Id, whether it is reachable, and whether it is caught up.
-    members: Vec<(u64, bool, bool)>,
+    /// Id, whether it votes, whether it is reachable, and whether it is caught up.
+    members: Vec<(u64, bool, bool, bool)>,
 }
 
 impl Signs {
     fn of(answer: &ClusterAnswer) -> Self {
-        let mut members: Vec<_> = answer.members.iter().map(|m| (m.id.0, m.reachable, is_caught_up(m))).collect();
+        let sign = |m: &MemberAnswer| (m.id.0, m.role == Role::Voter, m.reachable, is_caught_up(m));
+        let mut members: Vec<_> = answer.members.iter().map(sign).collect();
         members.sort_unstable();
         Self { leader: answer.leader.map(|id| id.0), term: answer.term, members }
     }
@@ -82,6 +83,39 @@ impl<K: Clone + Eq + std::hash::Hash> Pulse<K> {
                     tell(key);
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn change_of_leader_or_of_what_a_member_can_do_is_a_change_and_a_little_lag_is_none() {
+        let answer = |leader: &str, role: &str, lag: u64, reachable: bool| {
+            let member = json!({
+                "name": "edge-1", "id": "2", "role": role, "lag": lag, "appliedRevision": 1, "version": "0.1.0",
+                "reachable": reachable,
+            });
+            let answer: ClusterAnswer = serde_json::from_value(json!({
+                "clusterId": "c1", "node": "1", "leader": leader, "term": 1, "revision": 1, "members": [member],
+                "intents": [], "autopilot": null,
+            }))
+            .unwrap();
+            Signs::of(&answer)
+        };
+        let before = answer("1", "Voter", 0, true);
+        assert_eq!(answer("1", "Voter", 7, true), before);
+        for other in [
+            answer("2", "Voter", 0, true),
+            answer("1", "Learner", 0, true),
+            answer("1", "Voter", 5000, true),
+            answer("1", "Voter", 0, false),
+        ] {
+            assert_ne!(other, before);
         }
     }
 }

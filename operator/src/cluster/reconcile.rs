@@ -22,6 +22,7 @@ use super::apply::{self, FIELD_MANAGER, Outcome};
 use super::build::{Size, build, template_name};
 use super::observe::{Look, look};
 use super::observed::Observed;
+use super::pace::{AFTER_STEP, IN_FLIGHT, Pace, STEADY};
 use super::plan::{Plan, Step, plan};
 use super::pulse::Pulse;
 use super::refusals::Refusals;
@@ -39,18 +40,13 @@ pub(super) type Guarded = DeserializeGuard<RateLimitCluster>;
 
 /// The longest that one look and step may take.
 const RECONCILE_MAX: Duration = Duration::from_secs(30);
-/// After a step that went well.
-const AFTER_STEP: Duration = Duration::from_millis(200);
-/// While something is in flight or awaited. Pods, claims and objects are watched besides.
-const IN_FLIGHT: Duration = Duration::from_secs(1);
-/// While all is as wanted. What is watched, and the pulse, come sooner.
-const STEADY: Duration = Duration::from_mins(1);
-
 /// What the looks at the clusters of one controller share.
 pub(super) struct Shared {
     pub context: Context,
     pub backoff: Backoff<ObjectRef<Guarded>>,
     pub pulse: Pulse<ObjectRef<Guarded>>,
+    /// How soon each is looked at again.
+    pub pace: Pace<ObjectRef<Guarded>>,
     /// What the API server refused each.
     pub refusals: Refusals<ObjectRef<Guarded>>,
     /// The step that each was refused last, and for what. That stands in the status until something else is tried: taken out
@@ -64,6 +60,7 @@ impl Shared {
             context,
             backoff: Backoff::default(),
             pulse: Pulse::default(),
+            pace: Pace::default(),
             refusals: Refusals::default(),
             refused: Mutex::default(),
         }
@@ -73,6 +70,7 @@ impl Shared {
     pub fn forget(&self, key: &ObjectRef<Guarded>) {
         self.backoff.forget(key);
         self.pulse.forget(key);
+        self.pace.forget(key);
         self.refusals.forget(key);
         lock(&self.refused).remove(key);
         self.context.metrics.forget(CLUSTER_KIND, object_name(key));
@@ -84,6 +82,41 @@ impl Shared {
             return None;
         }
         self.refusals.failed(key.clone(), error, generation, Instant::now())
+    }
+
+    /// Nodes without a leader have no pulse, so whatever changes there is not told.
+    fn pause(&self, key: &ObjectRef<Guarded>, plan: &Plan, seen: &Observed) -> Duration {
+        let is_waiting = plan.operation.is_some() || !plan.waits_for.is_empty() || seen.membership.is_none();
+        if is_waiting { self.pace.waiting(key, Instant::now()) } else { STEADY }
+    }
+
+    /// Writes the status if it is another than before, tells of what changed, and returns what is there now.
+    async fn tell(
+        &self,
+        key: &ObjectRef<Guarded>,
+        metadata: &ObjectMeta,
+        before: &RateLimitClusterStatus,
+        told: Told,
+    ) -> Result<RateLimitClusterStatus, Error> {
+        let context = &self.context;
+        context.metrics.set_conditions(CLUSTER_KIND, object_name(key), &told.status.conditions);
+        // The policies are another writer's.
+        let next = RateLimitClusterStatus { policies: before.policies.clone(), ..told.status.clone() };
+        if next == *before {
+            return Ok(next);
+        }
+        self.pace.changed(key.clone(), Instant::now());
+        write_status::<Guarded>(&context.client, FIELD_MANAGER, metadata, &told.status).await?;
+        let about = ObjectReference {
+            api_version: Some(API_VERSION.to_owned()),
+            kind: Some(CLUSTER_KIND.to_owned()),
+            namespace: metadata.namespace.clone(),
+            name: metadata.name.clone(),
+            uid: metadata.uid.clone(),
+            ..ObjectReference::default()
+        };
+        context.events.tell(&about, &before.conditions, &told.findings).await;
+        Ok(next)
     }
 }
 
@@ -162,7 +195,7 @@ async fn refuse(
 ) -> Result<Action, Error> {
     shared.pulse.forget(key);
     let told = status::blind(before, metadata.generation, findings::invalid(errors), &now());
-    tell(&shared.context, metadata, before, told).await?;
+    shared.tell(key, metadata, before, told).await?;
     Ok(Action::await_change())
 }
 
@@ -180,8 +213,8 @@ async fn step(
         Err(error) => {
             if let Some(what) = shared.failed(key, &error, generation) {
                 let findings = findings::refused(&key.name, &what);
-                tell(&shared.context, &cluster.metadata, &before, status::blind(&before, generation, findings, &now()))
-                    .await?;
+                let told = status::blind(&before, generation, findings, &now());
+                shared.tell(key, &cluster.metadata, &before, told).await?;
             }
             return Err(error);
         }
@@ -198,25 +231,23 @@ async fn step(
     }
     // Before anything is done: the operation that it belongs to.
     let told = status::status(&before, generation, wanted, &look, &seen, &plan, &now());
-    let before = tell(&shared.context, &cluster.metadata, &before, told).await?;
+    let before = shared.tell(key, &cluster.metadata, &before, told).await?;
     match act(shared, key, wanted, &look, &seen, &plan).await {
-        Ok(None) => Ok(Action::requeue(pause(&plan))),
-        Ok(Some(Outcome::Done)) => Ok(Action::requeue(AFTER_STEP)),
-        Ok(Some(Outcome::Refused(what))) => {
+        Ok(None) => Ok(Action::requeue(shared.pause(key, &plan, &seen))),
+        Ok(Some((Outcome::Done, step))) => Ok(Action::requeue(shared.pace.after(key.clone(), &step, Instant::now()))),
+        Ok(Some((Outcome::Refused(what), step))) => {
             tracing::info!(cluster = object_name(key), "not yet: it waits for {what}");
-            if let Some(step) = plan.step.clone() {
-                lock(&shared.refused).insert(key.clone(), (step, what.clone()));
-            }
+            lock(&shared.refused).insert(key.clone(), (step, what.clone()));
             let plan = Plan { waits_for: what, ..plan };
             let told = status::status(&before, generation, wanted, &look, &seen, &plan, &now());
-            tell(&shared.context, &cluster.metadata, &before, told).await?;
-            Ok(Action::requeue(IN_FLIGHT))
+            shared.tell(key, &cluster.metadata, &before, told).await?;
+            Ok(Action::requeue(shared.pace.waiting(key, Instant::now())))
         }
         Err(error) => {
             if let Some(what) = shared.failed(key, &error, generation) {
                 let seen = Observed { refused: Some(what), ..seen };
                 let told = status::status(&before, generation, wanted, &look, &seen, &plan, &now());
-                tell(&shared.context, &cluster.metadata, &before, told).await?;
+                shared.tell(key, &cluster.metadata, &before, told).await?;
             }
             Err(error)
         }
@@ -231,7 +262,7 @@ async fn act(
     look: &Look,
     seen: &Observed,
     plan: &Plan,
-) -> Result<Option<Outcome>, Error> {
+) -> Result<Option<(Outcome, Step)>, Error> {
     let Context { client, limiters, .. } = &shared.context;
     if let Some(pods) = plan.pods {
         let voters = seen.membership.as_ref().map_or(seen.voters.len(), |known| known.voters().count());
@@ -239,43 +270,12 @@ async fn act(
     }
     let Some(next) = &plan.step else { return Ok(None) };
     tracing::info!(cluster = object_name(key), operation = ?plan.operation, "{next}");
-    apply::step(client, limiters, wanted, look, next).await.map(Some)
-}
-
-fn pause(plan: &Plan) -> Duration {
-    if plan.operation.is_some() || !plan.waits_for.is_empty() { IN_FLIGHT } else { STEADY }
+    let outcome = apply::step(client, limiters, wanted, look, next).await?;
+    Ok(Some((outcome, next.clone())))
 }
 
 fn now() -> Time {
     Time(Timestamp::now())
-}
-
-/// Writes the status if it is another than before, tells of what changed, and returns what is there now.
-async fn tell(
-    context: &Context,
-    metadata: &ObjectMeta,
-    before: &RateLimitClusterStatus,
-    told: Told,
-) -> Result<RateLimitClusterStatus, Error> {
-    let namespace = metadata.namespace.as_deref().unwrap_or_default();
-    let name = metadata.name.as_deref().unwrap_or_default();
-    context.metrics.set_conditions(CLUSTER_KIND, format!("{namespace}/{name}"), &told.status.conditions);
-    // The policies are another writer's.
-    let next = RateLimitClusterStatus { policies: before.policies.clone(), ..told.status.clone() };
-    if next == *before {
-        return Ok(next);
-    }
-    write_status::<Guarded>(&context.client, FIELD_MANAGER, metadata, &told.status).await?;
-    let about = ObjectReference {
-        api_version: Some(API_VERSION.to_owned()),
-        kind: Some(CLUSTER_KIND.to_owned()),
-        namespace: metadata.namespace.clone(),
-        name: metadata.name.clone(),
-        uid: metadata.uid.clone(),
-        ..ObjectReference::default()
-    };
-    context.events.tell(&about, &before.conditions, &told.findings).await;
-    Ok(next)
 }
 
 #[cfg(test)]

@@ -254,6 +254,20 @@ async fn running_cluster_that_is_paused_has_nothing_but_its_status_written() {
 }
 
 #[tokio::test]
+async fn paused_cluster_that_lost_its_leader_is_looked_at_until_it_has_one() {
+    let scene = Scene::running().await;
+    scene.world.change(CLUSTER, &json!({"spec": {"paused": true}}));
+    assert_eq!(scene.looks().await.unwrap(), Action::requeue(STEADY));
+    for ordinal in 0..3 {
+        let mut answer = member(ordinal);
+        answer["leader"] = Value::Null;
+        scene.world.node_says(ordinal, Some(answer));
+    }
+    assert_eq!(scene.looks().await.unwrap(), Action::requeue(IN_FLIGHT));
+    assert_eq!(scene.condition("Ready"), "Ready=False NoLeader");
+}
+
+#[tokio::test]
 async fn running_cluster_that_is_being_deleted_has_nothing_but_its_status_written() {
     let scene = Scene::running_on("old").await;
     let going =
