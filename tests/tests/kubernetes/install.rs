@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use quorate_tests::cluster::figure;
 use quorate_tests::kubernetes::lab::{HELM_UPGRADE, INSTALL, Lab, PATIENCE};
-use quorate_tests::kubernetes::objects::cluster;
+use quorate_tests::kubernetes::objects::{cluster, has_condition};
 use quorate_tests::kubernetes::space::Space;
 use quorate_tests::readme;
 
@@ -75,6 +75,15 @@ pub async fn operator_of_one_namespace_needs_rights_in_that_one_alone(lab: &Lab)
     }
     own.until_condition(PATIENCE, ("RateLimitCluster", "edge"), "Ready", "True").await;
     lab.assert_allowed();
+    // What the chart says to do next, word for word.
+    let notes =
+        lab.type_in("helm get notes quorate --namespace quorate-system").unwrap_or_else(|error| panic!("{error}"));
+    for command in indented(&notes) {
+        println!("$ {command}");
+        println!("{}", lab.type_in(&command).unwrap_or_else(|error| panic!("{error}")).trim_end());
+    }
+    let policy = own.get("QuotaPolicy", "clients").await.expect("in the namespace that is watched");
+    assert_eq!(has_condition(&policy, "Enforced", "True"), Ok(()));
     let unwatched = other.get("RateLimitCluster", "edge").await.expect("it is there");
     assert!(unwatched["status"]["observedGeneration"] != unwatched["metadata"]["generation"], "{unwatched}");
     let rights = lab.try_kubectl("get clusterroles quorate-operator", "").unwrap_err();
@@ -120,6 +129,19 @@ pub async fn operator_upgraded_uninstalled_and_applied_as_plain_yaml_restarts_no
     changes.are_acted_upon().await;
     assert_eq!(containers(&space).await, before, "after helm install");
     figure("helm upgrade, helm uninstall, kubectl apply of the manifest and helm install again: no limiter restarted");
+}
+
+/// The commands of a text, which stand two spaces in; one that ends in a pipe goes on in the next line.
+fn indented(text: &str) -> Vec<String> {
+    let mut commands: Vec<String> = vec![];
+    for line in text.lines().filter_map(|line| line.strip_prefix("  ")) {
+        match commands.last_mut() {
+            Some(last) if last.ends_with('|') => last.push_str(line),
+            _ => commands.push(line.to_owned()),
+        }
+    }
+    assert!(commands.len() > 4, "{text}");
+    commands
 }
 
 /// Every container of a limiter's pod that was ever started: the pod, which container, and how many came before it.
