@@ -13,6 +13,7 @@ use quorate_tests::kubernetes::lab::{HELM_UPGRADE, Lab};
 use quorate_tests::kubernetes::objects::{cluster, has_condition};
 use quorate_tests::kubernetes::rights::{NAMESPACE, OPERATOR};
 use quorate_tests::kubernetes::space::Space;
+use quorate_tests::kubernetes::watcher::Watcher;
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_mins(4);
@@ -77,6 +78,7 @@ pub async fn pods_processes_and_nodes_lost_leave_quorum_and_counters(lab: &Lab) 
             space.lab.kubectl(&format!("drain {node} --ignore-daemonsets --delete-emptydir-data --timeout=90s"));
         }),
     ];
+    let watcher = Watcher::start(&space, "edge").await;
     let (mut admitted, mut unknown) = (0, 0);
     for (how, lose) in lost {
         // The leader, which is the hardest to do without.
@@ -102,8 +104,13 @@ pub async fn pods_processes_and_nodes_lost_leave_quorum_and_counters(lab: &Lab) 
         ));
         assert_eq!(voters(&space).await, 3, "{how}");
     }
+    let seen = watcher.stop().await;
+    assert!(seen.voters_min >= Some(3), "{seen:?}");
     assert_exact(&space, admitted, unknown).await;
-    figure(&format!("after these four losses: the counter exact, {unknown} requests not answered"));
+    figure(&format!(
+        "after these four losses: the counter exact, {unknown} requests not answered, never fewer than three voters in {} looks",
+        seen.looks
+    ));
 }
 
 /// The nodes that its pods are on.
