@@ -143,7 +143,10 @@ fn name(method: &Method, path: &str, body: &[u8]) -> Option<String> {
     let named = body["metadata"]["name"].as_str().unwrap_or_default();
     match (method, below) {
         (_, ["events" | "leases", ..]) => None,
-        // The operation, since all else is told again anyway; replicas tell two of a kind apart.
+        // Whatever they say: how often it is said on the way depends on how quickly members follow.
+        (_, ["quotapolicies", name, "status"]) => Some(format!("status of policy {name}")),
+        (_, [_, name, "status"]) if !body["status"]["policies"].is_null() => Some(format!("status {name}: policies")),
+        // The operation, since all else of a cluster is told again anyway; replicas tell two of a kind apart.
         (_, [_, name, "status"]) => {
             let operation = &body["status"]["operation"];
             let text = |key: &str| operation[key].as_str().map(ToOwned::to_owned).unwrap_or_default();
@@ -187,6 +190,10 @@ mod tests {
             named(&Method::PATCH, "ratelimitclusters/edge/status", &operation),
             some("status edge: ScaleDown edge-4 4")
         );
+        let policies = json!({"status": {"policies": {"enforced": "1/1", "revision": 2}}});
+        assert_eq!(named(&Method::PATCH, "ratelimitclusters/edge/status", &policies), some("status edge: policies"));
+        let told = json!({"status": {"limits": "1/1m"}});
+        assert_eq!(named(&Method::PATCH, "quotapolicies/clients/status", &told), some("status of policy clients"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use kube::ResourceExt as _;
 use kube::api::{Patch, PatchParams};
 use quorate_tests::cluster::{eventually, figure};
 use quorate_tests::kubernetes::lab::Lab;
-use quorate_tests::kubernetes::objects::{cluster, next_version};
+use quorate_tests::kubernetes::objects::{cluster, next_version, policy};
 use quorate_tests::kubernetes::space::Space;
 use quorate_tests::kubernetes::stop_at_write::EXIT_CODE;
 use rand::SeedableRng as _;
@@ -124,6 +124,7 @@ async fn operate(namespace: &str, folder: &Path) -> String {
 
 async fn stages(space: &Space<'_>) -> Vec<Value> {
     space.apply(&cluster("edge", 1)).await;
+    space.apply(&policy("clients", "edge", "client", 100, "1m")).await;
     space.until_steady(PATIENCE, "edge").await;
     let mut stages = vec![stage(space).await];
     for (spec, replicas) in
@@ -142,11 +143,18 @@ async fn stages(space: &Space<'_>) -> Vec<Value> {
         if pods + claims == 0 { Ok(()) } else { Err(format!("{pods} pods, {claims} claims")) }
     })
     .await;
+    space.until_condition(PATIENCE, ("QuotaPolicy", "clients"), "Accepted", "False").await;
     stages
 }
 
-/// How the cluster stands, but for names and times that are new each time.
+/// How the cluster stands once its policy is in force, but for names and times that are new each time.
 async fn stage(space: &Space<'_>) -> Value {
+    space.until_condition(PATIENCE, ("QuotaPolicy", "clients"), "Enforced", "True").await;
+    let all = |object: &Value| match &object["status"]["policies"]["enforced"] {
+        text if text == "1/1" => Ok(()),
+        other => Err(other.to_string()),
+    };
+    space.until(PATIENCE, ("RateLimitCluster", "edge"), "to say that its policy is in force", all).await;
     let status = space.get("RateLimitCluster", "edge").await.unwrap()["status"].clone();
     let set = space.api::<StatefulSet>().get("edge").await.unwrap();
     let budget = space.api::<PodDisruptionBudget>().get_opt("edge").await.unwrap();
