@@ -5,7 +5,7 @@ use quorate_tests::cluster::{Cluster, PATIENCE, Plan, eventually, figure};
 use quorate_tests::load::{count, statuses};
 use quorate_tests::programs::{Backend, Program};
 
-use super::{PATH, decision, left, put_edge_policy};
+use super::{PATH, decision, leaderless, left, put_edge_policy};
 
 const LIMIT: u64 = 300;
 const RATE_LIMIT_SERVICE: &str = "envoy-rate-limit-service.yaml";
@@ -123,6 +123,19 @@ async fn node_that_envoy_asks_killed_under_load_it_goes_on_and_never_admits_more
         figure(&format!(
             "{recipe}: the leader killed: {admitted} of {LIMIT} admitted, {others} answered without a decision"
         ));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limiter_without_a_decision_envoy_does_as_the_policies_say() {
+    let cluster = leaderless().await;
+    let backend = Backend::start(&cluster).await;
+    let node = cluster.node(0);
+    for (number, recipe, door) in [(0, RATE_LIMIT_SERVICE, node.grpc()), (1, EXT_AUTHZ, node.data())] {
+        let envoy = Program::envoy(&cluster, number, recipe, &backend, &[door], &[]).await;
+        for (id, answered) in [("shut-a", (429, "unavailable")), ("open-a", (200, "allow-unavailable"))] {
+            assert_eq!(decision(&envoy.client(id).get("/").await.unwrap()), answered, "{recipe} {id}");
+        }
     }
 }
 
