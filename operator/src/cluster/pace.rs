@@ -5,6 +5,8 @@ use std::hash::Hash;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::Pod;
+
 use super::plan::Step;
 use crate::sync::lock;
 
@@ -17,17 +19,26 @@ pub const IN_FLIGHT_MAX: Duration = Duration::from_secs(10);
 /// While all is as wanted.
 pub const STEADY: Duration = Duration::from_mins(1);
 
+/// A pod's name and the version of what is known of it.
+type Version = (Option<String>, Option<String>);
+
 /// What is known of each cluster's pace.
 pub struct Pace<K>(Mutex<HashMap<K, Last>>);
 
 struct Last {
-    /// When its status said something new.
+    /// When its status said something new, or its pods were others than before.
     change: Instant,
+    /// Its pods, as the API server has them.
+    pods: Vec<Version>,
     /// What was done.
     step: Option<Step>,
 }
 
 impl Last {
+    fn new(now: Instant) -> Self {
+        Self { change: now, pods: Vec::new(), step: None }
+    }
+
     fn pause(&self, now: Instant) -> Duration {
         (now.duration_since(self.change) / 4).clamp(IN_FLIGHT, IN_FLIGHT_MAX)
     }
@@ -42,7 +53,18 @@ impl<K> Default for Pace<K> {
 impl<K: Eq + Hash> Pace<K> {
     /// Its status says something new.
     pub fn changed(&self, key: K, now: Instant) {
-        lock(&self.0).entry(key).or_insert(Last { change: now, step: None }).change = now;
+        lock(&self.0).entry(key).or_insert_with(|| Last::new(now)).change = now;
+    }
+
+    /// These are its pods. One that has just started will answer soon, which nobody tells.
+    pub fn saw(&self, key: K, pods: &[Pod], now: Instant) {
+        let version = |pod: &Pod| (pod.metadata.name.clone(), pod.metadata.resource_version.clone());
+        let pods: Vec<_> = pods.iter().map(version).collect();
+        let mut all = lock(&self.0);
+        let last = all.entry(key).or_insert_with(|| Last::new(now));
+        if last.pods != pods {
+            (last.pods, last.change) = (pods, now);
+        }
     }
 
     /// Something is awaited: a quarter of the time for which nothing has changed, so that it is seen soon and a cluster that
@@ -54,7 +76,7 @@ impl<K: Eq + Hash> Pace<K> {
     /// A step was done. The same one again is one whose effect is awaited.
     pub fn after(&self, key: K, step: &Step, now: Instant) -> Duration {
         let mut all = lock(&self.0);
-        let last = all.entry(key).or_insert(Last { change: now, step: None });
+        let last = all.entry(key).or_insert_with(|| Last::new(now));
         let again = last.step.replace(step.clone()).as_ref() == Some(step);
         if again { last.pause(now) } else { AFTER_STEP }
     }
@@ -78,6 +100,19 @@ mod tests {
         pace.changed("a", start + Duration::from_secs(4000));
         assert_eq!(pace.waiting(&"a", start + Duration::from_secs(4001)), IN_FLIGHT);
         assert_eq!(pace.waiting(&"b", start), IN_FLIGHT);
+    }
+
+    #[test]
+    fn pod_that_has_changed_is_a_change() {
+        let (pace, start) = (Pace::default(), Instant::now());
+        let after = |version: &str, second| {
+            let mut pod = Pod::default();
+            pod.metadata.resource_version = Some(version.to_owned());
+            let now = start + Duration::from_secs(second);
+            pace.saw("a", &[pod], now);
+            pace.waiting(&"a", now).as_secs()
+        };
+        assert_eq!([after("1", 0), after("1", 8), after("2", 20), after("2", 40)], [1, 2, 1, 5]);
     }
 
     #[test]

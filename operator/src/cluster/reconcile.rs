@@ -40,6 +40,7 @@ pub(super) type Guarded = DeserializeGuard<RateLimitCluster>;
 
 /// The longest that one look and step may take.
 const RECONCILE_MAX: Duration = Duration::from_secs(30);
+
 /// What the looks at the clusters of one controller share.
 pub(super) struct Shared {
     pub context: Context,
@@ -219,6 +220,7 @@ async fn step(
             return Err(error);
         }
     };
+    shared.pace.saw(key.clone(), &look.pods, Instant::now());
     let seen = Observed { refused: shared.refusals.told(key, generation), ..look.observed(wanted, &before) };
     let mut plan = plan(wanted, &template_name(wanted), &seen);
     let refused = lock(&shared.refused).remove(key);
