@@ -159,7 +159,7 @@ reasons! {
         "New pods start; each joins as a learner and votes once it has caught up.",
         "Wait.";
     ScalingDown [Progressing = True, Upgradeable = False]:
-        "The member with the highest number leaves: its pod drains, then it is out of the membership, then its claim goes.",
+        "The pod with the highest number drains and ends, then its member leaves, then its claim goes.",
         "Wait.";
     RollingOut [Progressing = True, Upgradeable = False]:
         "Pods are replaced one at a time, the sick first, the leader last.",
@@ -216,7 +216,7 @@ reasons! {
         "There is nothing left to save: delete the cluster with its claims, and its ConfigMap `NAME-founding` if that stays; create it again.";
     NotOurs [Ready = False, Progressing = False, Degraded = True, Upgradeable = False]:
         "An object that is not this cluster's has a name that the cluster needs; the operator leaves it, and all else, as it is.",
-        "Delete the object that the message names, or use another name for the cluster.";
+        "Delete the object that the message names, or use another name for the cluster; docs/operator.md says how to keep what an orphaned cluster left.";
     Refused [Progressing = True, Degraded = True, Upgradeable = False]:
         "The API server refuses what the operator asks of it, or has not managed it for half a minute; it is tried again and again.",
         "The message has the API server's words: mend the spec, a quota, a webhook or the operator's rights.";

@@ -161,13 +161,13 @@ where
     Ok(found.map(|found| found.metadata))
 }
 
-/// The first that is somebody else's; else the first of a cluster of this name that was deleted, which goes by itself.
+/// The first that does not go by itself; else the first of a cluster of this name that was deleted, which goes by itself.
 fn in_the_way<const N: usize>(wanted: &Wanted, found: [(&str, Option<&ObjectMeta>); N]) -> Option<InTheWay> {
     let others = found.into_iter().filter_map(|(kind, metadata)| {
         let (name, whose) = (metadata?.name.as_deref().unwrap_or_default(), whose(wanted, metadata?));
         Some(InTheWay { what: format!("{kind} {}/{name}", wanted.namespace), whose })
     });
-    let rank = |object: &InTheWay| u8::from(object.whose != Whose::Foreign);
+    let rank = |object: &InTheWay| u8::from(object.whose == Whose::Predecessor);
     others.filter(|object| object.whose != Whose::Ours).min_by_key(rank)
 }
 

@@ -9,9 +9,12 @@ use super::validate::Wanted;
 /// Whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// This cluster controls it. Or nobody does and it has all the labels that the operator gives, as after
-    /// `kubectl delete --cascade=orphan`: then it is adopted, as Kubernetes' own controllers adopt what they select.
+    /// This cluster controls it.
     Ours,
+    /// Nobody controls it and it has all the labels that the operator gives, as after `kubectl delete --cascade=orphan`.
+    /// Not adopted: where owner references are checked, whoever sets one must be allowed to delete the object, and the
+    /// operator is not.
+    Orphan,
     /// A cluster of this name controlled it that was deleted since, so Kubernetes is about to delete it.
     Predecessor,
     /// Anybody else's.
@@ -23,7 +26,7 @@ pub enum Whose {
 pub struct InTheWay {
     /// Its kind, namespace and name: `Service shop/edge`.
     pub what: String,
-    /// [`Whose::Predecessor`] or [`Whose::Foreign`].
+    /// Anything but [`Whose::Ours`].
     pub whose: Whose,
 }
 
@@ -43,7 +46,7 @@ pub fn whose(wanted: &Wanted, metadata: &ObjectMeta) -> Whose {
         None => {
             let labels = metadata.labels.as_ref();
             let has = |(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value);
-            if wanted.names.labels().iter().all(has) { Whose::Ours } else { Whose::Foreign }
+            if wanted.names.labels().iter().all(has) { Whose::Orphan } else { Whose::Foreign }
         }
     }
 }
@@ -83,9 +86,9 @@ mod tests {
     }
 
     #[test]
-    fn object_that_nobody_controls_belongs_to_the_cluster_of_all_its_labels() {
+    fn object_that_nobody_controls_is_an_orphan_by_all_its_labels() {
         let labels = Value::from_iter(crate::cluster::Names::new("edge").labels());
-        assert_eq!(is(&json!({"name": "edge", "labels": labels})), Whose::Ours);
+        assert_eq!(is(&json!({"name": "edge", "labels": labels})), Whose::Orphan);
         let taken = json!({"name": "edge", "labels": labels, "ownerReferences": owned("Application", "a", "v", true)});
         assert_eq!(is(&taken), Whose::Foreign);
         for label in ["app.kubernetes.io/instance", "app.kubernetes.io/managed-by"] {

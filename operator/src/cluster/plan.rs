@@ -171,6 +171,10 @@ impl View<'_> {
             Whose::Ours => return None,
             Whose::Predecessor => Plan::hands_off(self.seen.operation.or(Some(InFlight::Found)), Reason::Founding)
                 .waiting(Reason::Founding, format!("{what} to go, of a cluster of this name that was deleted")),
+            Whose::Orphan => Plan::hands_off(self.seen.operation, Reason::NotOurs).waiting(
+                Reason::NotOurs,
+                format!("{what} to be given to it or to go; a cluster that was deleted with --cascade=orphan left it"),
+            ),
             Whose::Foreign => Plan::hands_off(self.seen.operation, Reason::NotOurs)
                 .waiting(Reason::NotOurs, format!("{what} to go, which is not this cluster's")),
         })

@@ -485,21 +485,28 @@ async fn own_object_changed_by_hand_is_put_right_as_that_very_object() {
 }
 
 #[tokio::test]
-async fn objects_orphaned_by_a_cluster_that_was_deleted_are_adopted_with_their_pods() {
+async fn objects_orphaned_by_a_cluster_that_was_deleted_are_left_alone_until_they_are_given_to_the_next() {
     let scene = Scene::running().await;
-    let paths: Vec<_> = APPLIED.iter().map(|(path, _)| *path).chain([FOUNDING]).collect();
-    for path in &paths {
-        // As the garbage collector leaves them.
-        scene.world.change(path, &json!({"metadata": {"ownerReferences": []}}));
-    }
+    let paths = || APPLIED.iter().map(|(path, _)| *path).chain([FOUNDING]);
     let labels = Value::from_iter(wanted().names.labels());
-    scene.world.change(FOUNDING, &json!({"metadata": {"labels": labels}}));
+    for path in paths() {
+        // As the garbage collector leaves them.
+        scene.world.change(path, &json!({"metadata": {"ownerReferences": [], "labels": labels}}));
+    }
     scene.world.change(CLUSTER, &json!({"metadata": {"uid": "another"}, "status": null}));
     scene.looks().await.unwrap();
-    assert_eq!(scene.condition("Ready"), "Ready=True Serving");
-    for (path, what) in APPLIED {
-        assert_eq!(scene.world.get(path).unwrap()["metadata"]["ownerReferences"][0]["uid"], "another", "{what}");
+    assert_eq!(scene.world.writes(), [STATUS]);
+    assert_eq!(scene.condition("Degraded"), "Degraded=True NotOurs");
+    assert!(scene.message("Degraded").contains("StatefulSet shop/edge to be given to it"));
+    let owner = json!([{
+        "apiVersion": API_VERSION, "kind": CLUSTER_KIND, "name": "edge", "uid": "another", "controller": true,
+    }]);
+    for path in paths() {
+        scene.world.change(path, &json!({"metadata": {"ownerReferences": owner}}));
     }
+    scene.looks().await.unwrap();
+    assert_eq!(scene.condition("Degraded"), "Degraded=False AsWanted");
+    assert_eq!(scene.condition("Ready"), "Ready=True Serving");
     assert!((0..3).all(|ordinal| scene.world.get(&pod(ordinal)).is_some()), "no pod is restarted");
 }
 
