@@ -48,7 +48,8 @@ impl Error {
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         // Forbidden by rights, quotas or webhooks; invalid; too large.
-        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if matches!(status.code, 400 | 403 | 413 | 422))
+        matches!(self, Self::Api { source: kube::Error::Api(status), .. }
+            if matches!(status.code, 400 | 403 | 413 | 422) && !is_new_definition(status))
     }
 
     /// What is told of it in a status, where room is short: the API server's own words.
@@ -65,6 +66,12 @@ impl Error {
     pub fn is_end_of_namespace(&self) -> bool {
         matches!(self, Self::Api { source, .. } if is_end_of_namespace(source))
     }
+}
+
+/// For some seconds after the definitions were installed the API server's own admission does not know them, and an owner of
+/// such a kind is forbidden (Kubernetes, plugin/pkg/admission/gc/gc_admission.go). Its words are all there is to tell it by.
+fn is_new_definition(status: &kube::core::Status) -> bool {
+    status.code == 403 && status.message.contains("cannot find RESTMapping")
 }
 
 /// As [`Error::is_end_of_namespace`].

@@ -90,6 +90,15 @@ mod tests {
     }
 
     #[test]
+    fn owner_whose_definition_the_api_server_has_just_heard_of_is_no_refusal() {
+        let message = "services \"edge\" is forbidden: cannot set blockOwnerDeletion in this case because cannot find RESTMapping \
+                       for APIVersion quorate.dev/v1alpha1 Kind RateLimitCluster: no matches for kind \"RateLimitCluster\"";
+        let (refusals, start) = (Refusals::default(), Instant::now());
+        assert_eq!(refusals.failed("a", &error(403, message), Some(1), start), None);
+        assert!(refusals.failed("a", &error(403, message), Some(1), at(start, 30)).is_some());
+    }
+
+    #[test]
     fn refusal_in_other_words_is_told_anew_after_a_minute() {
         let (refusals, start) = (Refusals::default(), Instant::now());
         let told = |second, message| refusals.failed("a", &error(422, message), Some(1), at(start, second)).unwrap();
