@@ -19,6 +19,7 @@ mod delete;
 mod install;
 mod losses;
 mod metrics;
+mod others;
 mod policies;
 mod rights;
 mod scale;
@@ -65,6 +66,8 @@ const SCENARIOS: &[Scenario] = &scenarios![
     admission::specs_are_admitted_and_refused_in_the_words_of_their_tables,
     admission::wrong_specs_are_refused_as_people_apply_them,
     admission::policy_that_only_a_newer_operator_can_read_says_so_and_loses_nothing,
+    others::service_of_somebody_else_is_left_alone_and_the_cluster_waits_until_it_goes,
+    others::orphaned_cluster_serves_on_and_is_handed_over_as_the_docs_say,
     metrics::servicemonitor_selects_the_service_that_has_the_operators_metrics,
     delete::cluster_deleted_takes_all_along_but_claims_that_are_to_stay,
     delete::namespace_with_cluster_and_policies_is_gone_within_a_minute,
