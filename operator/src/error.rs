@@ -69,7 +69,7 @@ impl Error {
 }
 
 /// For some seconds after the definitions were installed the API server's own admission does not know them, and an owner of
-/// such a kind is forbidden (Kubernetes, plugin/pkg/admission/gc/gc_admission.go). Its words are all there is to tell it by.
+/// such a kind is forbidden (Kubernetes, `plugin/pkg/admission/gc/gc_admission.go`). Its words are all there is to tell it by.
 fn is_new_definition(status: &kube::core::Status) -> bool {
     status.code == 403 && status.message.contains("cannot find RESTMapping")
 }
