@@ -3,7 +3,7 @@
 
 # Prints the host's interfaces, addresses, routes, rules, mounts, settings, cgroups, folders, and processes of the cluster.
 host_state() {
-  local process
+  local process command
   ip -oneline link | sed 's/^/link /'
   ip -oneline address | sed 's/ valid_lft .*//; s/^/address /'
   ip route show table all | sed 's/^/route /'
@@ -16,11 +16,13 @@ host_state() {
   find /sys/fs/cgroup -type d -name '*quorate-kubernetes*' | sed 's/^/cgroup /'
   for folder in /run /var/lib /var/log /opt /usr/libexec /etc; do find "$folder" -maxdepth 1; done | sort | sed 's/^/folder /'
   # Processes come and go on any machine; of interest are those that the cluster started or that mention its folder, and
-  # that have not ended (init may take its time to take note).
+  # that are not about to end: one that was killed has no memory, so no command line either, before it is a zombie, and init
+  # may take its time to take note of that.
   for process in /proc/[0-9]*; do
-    ! grep -q '^State:.Z' "$process/status" || continue
-    if grep -q "$lab" "$process/cgroup" || tr '\0' ' ' <"$process/cmdline" | grep -q "$run"; then
-      echo "process ${process#/proc/} $(tr '\0' ' ' <"$process/cmdline")"
+    command=$(tr '\0' ' ' <"$process/cmdline") || command=
+    [[ -n $command ]] || continue
+    if grep -q "$lab" "$process/cgroup" || grep -q "$run" <<<"$command"; then
+      echo "process ${process#/proc/} $command"
     fi
   done 2>/dev/null
 }
