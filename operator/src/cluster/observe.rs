@@ -32,8 +32,8 @@ pub struct Look {
     pub claims: Vec<PersistentVolumeClaim>,
     /// Its founding.
     pub founding: Option<ConfigMap>,
-    /// Its other objects that are there: kind, name, and uid.
-    pub others: Vec<(&'static str, String, Option<String>)>,
+    /// Those of its objects that are there, by kind.
+    pub objects: Vec<(&'static str, ObjectMeta)>,
     /// What is not its own and stands where an object of its own should.
     pub in_the_way: Option<InTheWay>,
     /// What the pods answered to `GET /v1/cluster`; who did not answer is not there.
@@ -68,8 +68,8 @@ impl Look {
     /// The uid of the cluster's object of this kind and name; `None` if there is none.
     #[must_use]
     pub fn uid_of(&self, kind: &str, name: &str) -> Option<String> {
-        let (.., uid) = self.others.iter().find(|other| (other.0, other.1.as_str()) == (kind, name))?;
-        uid.clone()
+        let is_it = |(other, metadata): &&(&str, ObjectMeta)| *other == kind && metadata.name.as_deref() == Some(name);
+        self.objects.iter().find(is_it)?.1.uid.clone()
     }
 
     /// Where the node with this id is reached.
@@ -111,36 +111,26 @@ pub async fn look(client: &Client, limiters: &Limiters, wanted: &Wanted) -> Resu
     let (service, headless, network_policy, budget) = others;
     // A single pod has no budget, so somebody else's is none of its business.
     let set_pods = stateful_set.as_ref().and_then(|set| set.spec.replicas).unwrap_or(0);
-    let budgets = if wanted.replicas > 1 || set_pods > 1 { budget.clone() } else { None };
-    let in_the_way = in_the_way(
-        wanted,
-        [
-            ("StatefulSet", stateful_set.as_ref().map(|set| &set.metadata)),
-            ("ConfigMap", founding.as_ref().map(|map| &map.metadata)),
-            ("Service", service.as_ref()),
-            ("Service", headless.as_ref()),
-            ("NetworkPolicy", network_policy.as_ref()),
-            ("PodDisruptionBudget", budgets.as_ref()),
-        ],
-    );
-    if in_the_way.as_ref().is_some_and(|object| object.whose == Whose::Predecessor) {
-        return Ok(Look { in_the_way, ..Look::default() });
-    }
-    let is_ours = |metadata: &ObjectMeta| whose(wanted, metadata) == Whose::Ours;
-    let others = [
+    let needs_budget = wanted.replicas > 1 || set_pods > 1;
+    let found = [
+        ("StatefulSet", stateful_set.as_ref().map(|set| set.metadata.clone())),
+        ("ConfigMap", founding.as_ref().map(|map| map.metadata.clone())),
         ("Service", service),
         ("Service", headless),
         ("NetworkPolicy", network_policy),
         ("PodDisruptionBudget", budget),
-        ("StatefulSet", stateful_set.as_ref().map(|set| set.metadata.clone())),
     ];
-    let others = others.into_iter().filter_map(|(kind, metadata)| {
-        let metadata = metadata.filter(is_ours)?;
-        Some((kind, metadata.name?, metadata.uid))
-    });
+    let mut found: Vec<_> = found.into_iter().filter_map(|(kind, metadata)| Some((kind, metadata?))).collect();
+    let needed = found.iter().filter(|(kind, _)| needs_budget || *kind != "PodDisruptionBudget");
+    let in_the_way = in_the_way(wanted, needed);
+    if in_the_way.as_ref().is_some_and(|object| object.whose == Whose::Predecessor) {
+        return Ok(Look { in_the_way, ..Look::default() });
+    }
+    let is_ours = |metadata: &ObjectMeta| whose(wanted, metadata) == Whose::Ours;
+    found.retain(|(_, metadata)| is_ours(metadata));
     let answers = ask(limiters, &pods.items).await;
     Ok(Look {
-        others: others.collect(),
+        objects: found,
         stateful_set: stateful_set.filter(|set| is_ours(&set.metadata)),
         pods: pods.items,
         claims: claims.items,
@@ -162,10 +152,10 @@ where
 }
 
 /// The first that does not go by itself; else the first of a cluster of this name that was deleted, which goes by itself.
-fn in_the_way<const N: usize>(wanted: &Wanted, found: [(&str, Option<&ObjectMeta>); N]) -> Option<InTheWay> {
-    let others = found.into_iter().filter_map(|(kind, metadata)| {
-        let (name, whose) = (metadata?.name.as_deref().unwrap_or_default(), whose(wanted, metadata?));
-        Some(InTheWay { what: format!("{kind} {}/{name}", wanted.namespace), whose })
+fn in_the_way<'a>(wanted: &Wanted, found: impl Iterator<Item = &'a (&'static str, ObjectMeta)>) -> Option<InTheWay> {
+    let others = found.map(|(kind, metadata)| {
+        let name = metadata.name.as_deref().unwrap_or_default();
+        InTheWay { what: format!("{kind} {}/{name}", wanted.namespace), whose: whose(wanted, metadata) }
     });
     let rank = |object: &InTheWay| u8::from(object.whose == Whose::Predecessor);
     others.filter(|object| object.whose != Whose::Ours).min_by_key(rank)

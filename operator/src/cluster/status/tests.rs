@@ -27,6 +27,20 @@ fn at(second: i64) -> Time {
 }
 
 impl Seen {
+    /// [`running`](Self::running), while the last pod is made anew.
+    fn replacing() -> Self {
+        let mut seen = Self::running();
+        seen.look.pods[2].metadata.deletion_timestamp = Some(at(0));
+        seen.before.operation = Some(Operation {
+            kind: OperationKind::ReplacePod,
+            pod: Some("edge-2".to_owned()),
+            replicas: None,
+            started_at: at(0),
+            waits_for: None,
+        });
+        seen
+    }
+
     fn running() -> Self {
         let cluster: RateLimitCluster = read(json!({
             "apiVersion": "quorate.dev/v1alpha1", "kind": "RateLimitCluster",
@@ -64,7 +78,7 @@ impl Seen {
             pods: (0..3).map(pod).collect(),
             claims: (0..3).map(claim).collect(),
             founding: Some(read(json!({"data": {"adopted": "c1"}}))),
-            others: Vec::new(),
+            objects: Vec::new(),
             in_the_way: None,
             answers: (0..3).map(|ordinal| (format!("edge-{ordinal}"), answer(ordinal))).collect(),
         };
@@ -160,16 +174,8 @@ fn unreachable_member_degrades_and_leaves_it_ready() {
 
 #[test]
 fn member_that_is_being_replaced_does_not_degrade() {
-    let mut seen = Seen::running();
+    let mut seen = Seen::replacing();
     seen.leader().members[2].reachable = false;
-    seen.look.pods[2].metadata.deletion_timestamp = Some(at(0));
-    seen.before.operation = Some(Operation {
-        kind: OperationKind::ReplacePod,
-        pod: Some("edge-2".to_owned()),
-        replicas: None,
-        started_at: at(0),
-        waits_for: None,
-    });
     assert!(seen.says().contains(&(Degraded, ConditionStatus::False, Reason::AsWanted)));
     let told = seen.told_at(601);
     assert!(told.findings.iter().any(|finding| finding.reason == Reason::RolloutStalled), "after its deadline it does");
@@ -178,15 +184,7 @@ fn member_that_is_being_replaced_does_not_degrade() {
 
 #[test]
 fn operation_that_was_paused_stalls_neither_then_nor_when_it_goes_on() {
-    let mut seen = Seen::running();
-    seen.look.pods[2].metadata.deletion_timestamp = Some(at(0));
-    seen.before.operation = Some(Operation {
-        kind: OperationKind::ReplacePod,
-        pod: Some("edge-2".to_owned()),
-        replicas: None,
-        started_at: at(0),
-        waits_for: None,
-    });
+    let mut seen = Seen::replacing();
     let stalls = |told: &Told| told.findings.iter().any(|finding| finding.reason == Reason::RolloutStalled);
     seen.wanted.spec.paused = true;
     let told = seen.told_at(5000);
