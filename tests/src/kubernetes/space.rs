@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::lab::Lab;
-use super::objects::{HTTP_PORT, has_condition};
+use super::objects::{HTTP_PORT, condition, has_condition};
 use crate::cluster::eventually;
 
 /// How long nodes may take to hear of a Service's pods.
@@ -132,6 +132,25 @@ impl<'a> Space<'a> {
         started.elapsed()
     }
 
+    /// Awaits a condition with this status and reason. Returns its message.
+    ///
+    /// # Panics
+    /// Not within the deadline.
+    pub async fn until_reason(
+        &self,
+        deadline: Duration,
+        object: (&str, &str),
+        kind: &str,
+        (status, reason): (&str, &str),
+    ) -> String {
+        let what = format!("{kind} to be {status} by {reason}");
+        self.until(deadline, object, &what, |object| match condition(object, kind) {
+            Some((is, why, message)) if (is, why) == (status, reason) => Ok(message.to_owned()),
+            other => Err(format!("{other:?}")),
+        })
+        .await
+    }
+
     /// Awaits a cluster to be ready and to have nothing left to do.
     ///
     /// # Panics
@@ -187,6 +206,14 @@ impl<'a> Space<'a> {
         let mut items = listed.unwrap_or_else(|error| panic!("{cluster}: {error}")).items;
         items.sort_by(|a, b| a.meta().name.cmp(&b.meta().name));
         items
+    }
+
+    /// The uids of a cluster's pods, in the order of their names.
+    ///
+    /// # Panics
+    /// They cannot be listed.
+    pub async fn pod_uids(&self, cluster: &str) -> Vec<String> {
+        self.pods(cluster).await.into_iter().map(|pod| pod.metadata.uid.expect("every object has one")).collect()
     }
 
     /// `kubectl` in this namespace, with words that have no spaces in them.

@@ -5,7 +5,7 @@ use kube::api::DeleteParams;
 use quorate_tests::client::Client;
 use quorate_tests::cluster::{eventually, figure};
 use quorate_tests::kubernetes::lab::{Lab, PATIENCE};
-use quorate_tests::kubernetes::objects::{API_VERSION, condition, policy};
+use quorate_tests::kubernetes::objects::{API_VERSION, policy};
 use quorate_tests::kubernetes::space::Space;
 use serde_json::{Value, json};
 
@@ -94,14 +94,8 @@ pub async fn policy_that_only_a_newer_operator_can_read_says_so_and_loses_nothin
     let mut newer = policy("known", "edge", "known", 10, "24h");
     newer["spec"]["onUnavailable"] = "Guess".into();
     eventually(PATIENCE, "the API server to know the definition", async || space.try_apply(&newer).await).await;
-    let message = space
-        .until(PATIENCE, ("QuotaPolicy", "known"), "to be called invalid", |policy| {
-            match condition(policy, "Accepted") {
-                Some(("False", "Invalid", message)) => Ok(message.to_owned()),
-                other => Err(format!("{other:?}")),
-            }
-        })
-        .await;
+    let known = ("QuotaPolicy", "known");
+    let message = space.until_reason(PATIENCE, known, "Accepted", ("False", "Invalid")).await;
     patch(json!({"op": "remove", "path": format!("{values}/2")}));
     println!("{message}");
     assert!(message.contains("Guess") && message.contains("upgrade the operator"), "{message}");

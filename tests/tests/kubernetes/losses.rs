@@ -161,13 +161,13 @@ pub async fn operator_away_leaves_decisions_alone_and_goes_on_when_it_is_back(la
     let deployment = "--namespace quorate-system scale deployment quorate-operator --replicas";
     lab.kubectl(&format!("{deployment} 0"));
     lab.kubectl("--namespace quorate-system wait --for=delete pod --selector app.kubernetes.io/name=quorate-operator --timeout=60s");
-    let before = uids(&space).await;
+    let before = space.pod_uids("edge").await;
     space.kubectl(&format!("delete pod {} --wait=false", leader(&space).await));
     let unknown = take(&space, 20).await;
     // A replica that nobody asked for, and nobody to put that right.
     space.kubectl("scale statefulset edge --replicas 4");
     eventually(PATIENCE, "the pod to be back", async || {
-        let now = uids(&space).await;
+        let now = space.pod_uids("edge").await;
         if now.len() == 4 && !before.iter().all(|uid| now.contains(uid)) { Ok(()) } else { Err(format!("{now:?}")) }
     })
     .await;
@@ -195,7 +195,7 @@ pub async fn of_two_operators_the_other_acts_once_the_first_is_deleted_or_killed
     let space = lab.space("two").await;
     space.apply(&cluster("edge", 1)).await;
     space.until_steady(PATIENCE, "edge").await;
-    let before = uids(&space).await;
+    let before = space.pod_uids("edge").await;
     lab.type_in(&format!("{HELM_UPGRADE} --set replicas=2")).unwrap_or_else(|error| panic!("{error}"));
     let leases = Api::<Lease>::namespaced(lab.client.clone(), NAMESPACE);
     let holder = async || {
@@ -231,7 +231,7 @@ pub async fn of_two_operators_the_other_acts_once_the_first_is_deleted_or_killed
             acted.as_secs_f64()
         ));
     }
-    assert_eq!(uids(&space).await, before, "no pod was touched");
+    assert_eq!(space.pod_uids("edge").await, before, "no pod was touched");
     lab.take_rights_away(HELM_UPGRADE).await;
 }
 
@@ -263,10 +263,6 @@ pub async fn cluster_created_again_over_its_claims_has_its_counters(lab: &Lab) {
         })
         .await;
     assert_eq!(space.pods("edge").await.len(), 3, "nothing is touched");
-}
-
-async fn uids(space: &Space<'_>) -> Vec<String> {
-    space.pods("edge").await.into_iter().filter_map(|pod| pod.metadata.uid).collect()
 }
 
 async fn voters(space: &Space<'_>) -> Value {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Service;
 use quorate_tests::client::{Client, Outcome};
 use quorate_tests::kubernetes::lab::Lab;
-use quorate_tests::kubernetes::objects::{cluster, condition};
+use quorate_tests::kubernetes::objects::cluster;
 use quorate_tests::kubernetes::space::Space;
 
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -30,7 +30,7 @@ pub async fn orphaned_cluster_serves_on_and_is_handed_over_as_the_docs_say(lab: 
     let space = lab.founded("orphan", &cluster("edge", 1), "counted", 2, PATIENCE).await;
     let address = space.service("edge").await;
     assert_eq!(Client::new(address).increment("counted").await, Outcome::Admitted);
-    let before = uids(&space).await;
+    let before = space.pod_uids("edge").await;
 
     space.kubectl("delete ratelimitcluster edge --cascade=orphan");
     space.apply(&cluster("edge", 1)).await;
@@ -40,7 +40,7 @@ pub async fn orphaned_cluster_serves_on_and_is_handed_over_as_the_docs_say(lab: 
     let command = handed_over(lab).replace("kubectl ", &format!("kubectl --namespace {} ", space.name()));
     lab.type_in(&command).unwrap_or_else(|error| panic!("{error}"));
     space.until_steady(PATIENCE, "edge").await;
-    assert_eq!(uids(&space).await, before, "no pod is restarted");
+    assert_eq!(space.pod_uids("edge").await, before, "no pod is restarted");
     assert_eq!(Client::new(address).increment("counted").await, Outcome::Denied, "and all is still counted");
 }
 
@@ -55,16 +55,8 @@ async fn service(space: &Space<'_>) -> Service {
     space.api::<Service>().get("edge").await.unwrap_or_else(|error| panic!("{error}"))
 }
 
-async fn uids(space: &Space<'_>) -> Vec<Option<String>> {
-    space.pods("edge").await.into_iter().map(|pod: Pod| pod.metadata.uid).collect()
-}
-
 async fn until_not_ours(space: &Space<'_>, what: &str) {
-    let told = format!("to say that {what} is somebody else's");
-    space
-        .until(PATIENCE, ("RateLimitCluster", "edge"), &told, |object| match condition(object, "Degraded") {
-            Some(("True", "NotOurs", message)) if message.contains(what) => Ok(()),
-            other => Err(format!("{other:?}")),
-        })
-        .await;
+    let edge = ("RateLimitCluster", "edge");
+    let message = space.until_reason(PATIENCE, edge, "Degraded", ("True", "NotOurs")).await;
+    assert!(message.contains(what), "{message}");
 }

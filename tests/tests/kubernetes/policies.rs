@@ -7,7 +7,7 @@ use kube::api::{DeleteParams, ListParams};
 use quorate_tests::client::{Client, Outcome};
 use quorate_tests::cluster::{eventually, figure, pause};
 use quorate_tests::kubernetes::lab::{Lab, PATIENCE};
-use quorate_tests::kubernetes::objects::{cluster, condition, has_condition, policy};
+use quorate_tests::kubernetes::objects::{cluster, has_condition, policy};
 use quorate_tests::kubernetes::space::Space;
 use serde_json::json;
 
@@ -251,12 +251,7 @@ async fn enforced(space: &Space<'_>, name: &str) -> Duration {
 
 /// Awaits that a policy is not accepted for this reason, and returns what is said to it.
 async fn refused(space: &Space<'_>, name: &str, reason: &str) -> String {
-    space
-        .until(PATIENCE, ("QuotaPolicy", name), reason, |policy| match condition(policy, "Accepted") {
-            Some(("False", is, message)) if is == reason => Ok(message.to_owned()),
-            other => Err(format!("{other:?}")),
-        })
-        .await
+    space.until_reason(PATIENCE, ("QuotaPolicy", name), "Accepted", ("False", reason)).await
 }
 
 async fn versions(space: &Space<'_>) -> Vec<(String, Option<String>)> {

@@ -10,7 +10,7 @@ use quorate_tests::client::Client;
 use quorate_tests::cluster::{eventually, figure};
 use quorate_tests::kubernetes::clients::Clients;
 use quorate_tests::kubernetes::lab::Lab;
-use quorate_tests::kubernetes::objects::{VERSION, condition, has_condition, next_version};
+use quorate_tests::kubernetes::objects::{VERSION, has_condition, next_version};
 use quorate_tests::kubernetes::space::Space;
 use quorate_tests::kubernetes::watcher::Watcher;
 use serde_json::{Value, json};
@@ -90,19 +90,13 @@ pub async fn three_to_one_to_three_under_load_disturbs_nobody(lab: &Lab) {
 pub async fn version_without_an_image_stops_at_one_pod_and_is_taken_back(lab: &Lab) {
     const NO_IMAGE: &str = "0.404.0";
     let space = lab.three("no-image", "load", QUOTA, PATIENCE).await;
-    let before = uids(&space).await;
+    let before = space.pod_uids("edge").await;
     let clients = Clients::increments(space.service("edge").await, "load").start();
 
     let started = Instant::now();
     change(&space, &json!({"version": NO_IMAGE, "rollout": {"progressDeadline": "30s"}})).await;
-    let message = space
-        .until(PATIENCE, ("RateLimitCluster", "edge"), "to say that it does not get on", |object| {
-            match condition(object, "Degraded") {
-                Some(("True", "RolloutStalled", message)) => Ok(message.to_owned()),
-                other => Err(format!("{other:?}")),
-            }
-        })
-        .await;
+    let edge = ("RateLimitCluster", "edge");
+    let message = space.until_reason(PATIENCE, edge, "Degraded", ("True", "RolloutStalled")).await;
     let told = started.elapsed();
     let pods = space.pods("edge").await;
     let without = pods.iter().filter(|pod| image(pod).ends_with(NO_IMAGE)).count();
@@ -114,7 +108,7 @@ pub async fn version_without_an_image_stops_at_one_pod_and_is_taken_back(lab: &L
     space.until_steady(PATIENCE, "edge").await;
     let back = started.elapsed();
     assert!(space.pods("edge").await.iter().all(|pod| image(pod).ends_with(VERSION)));
-    let after = uids(&space).await;
+    let after = space.pod_uids("edge").await;
     let left_alone = before.iter().zip(&after).filter(|(before, after)| before == after).count();
     assert_eq!(left_alone, 2, "only the pod that did not start was replaced");
 
@@ -163,7 +157,7 @@ pub async fn new_version_under_load_disturbs_nobody_and_takes_the_leader_last(la
 
 pub async fn statefulset_scaled_by_hand_is_put_right(lab: &Lab) {
     let space = lab.three("by-hand", "load", QUOTA, PATIENCE).await;
-    let before = uids(&space).await;
+    let before = space.pod_uids("edge").await;
     let sets = space.api::<StatefulSet>();
     space.kubectl("scale statefulset edge --replicas 2");
     let replicas = async || sets.get("edge").await.unwrap().spec.replicas;
@@ -174,7 +168,7 @@ pub async fn statefulset_scaled_by_hand_is_put_right(lab: &Lab) {
     .await;
     space.until_steady(PATIENCE, "edge").await;
     assert_eq!(voters(&space).await["current"], 3);
-    assert_eq!(uids(&space).await[..2], before[..2], "the others were left alone");
+    assert_eq!(space.pod_uids("edge").await[..2], before[..2], "the others were left alone");
     space.kubectl("scale statefulset edge --replicas 4");
     eventually(PATIENCE, "the fourth pod to have left", async || {
         let (pods, replicas) = (space.pods("edge").await.len(), replicas().await);
@@ -192,10 +186,6 @@ async fn remaining(space: &Space<'_>) -> u64 {
 
 async fn voters(space: &Space<'_>) -> Value {
     space.get("RateLimitCluster", "edge").await.unwrap()["status"]["voters"].clone()
-}
-
-async fn uids(space: &Space<'_>) -> Vec<String> {
-    space.pods("edge").await.into_iter().map(|pod| pod.metadata.uid.unwrap()).collect()
 }
 
 fn image(pod: &Pod) -> String {
